@@ -1,0 +1,102 @@
+"""Checks of arguments, written once. Every failure is a `ValueError` that names the argument, what it was and what is allowed.
+
+What is known without looking at data (Python numbers, shapes, dtypes, dimensions) is checked in every execution.
+Values of tensors are looked at in eager mode only (see :func:`values_visible`): under `torch.compile`, under
+`torch.func` transforms and with validation switched off they are not, and bad values give NaN in their own row.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+def values_visible(*tensors: Tensor) -> bool:
+    """Whether values may be looked at: eager, real data, and validation on (`Distribution.set_default_validate_args`)."""
+    return (
+        Distribution._validate_args
+        and not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not any(t.device.type == "meta" for t in tensors)
+    )
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Refuse what is not a floating-point tensor."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a floating-point tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be a floating-point tensor, got dtype {tensor.dtype}")
+
+
+def check_dim(name: str, tensor: Tensor, dim: int) -> int:
+    """Return `dim` counted from the front; refuse a tensor without dimensions and a `dim` out of range."""
+    ndim = tensor.dim()
+    if ndim == 0:
+        raise ValueError(f"{name} must have at least one dimension, got a 0-d tensor")
+    if not -ndim <= dim < ndim:
+        raise ValueError(f"dim must lie in [{-ndim}, {ndim - 1}] for {name} of shape {tuple(tensor.shape)}, got {dim}")
+    return dim % ndim
+
+
+def check_positive(name: str, value: float | Tensor) -> None:
+    """Refuse a number that is not finite and above 0. Tensors are looked at only where values are visible."""
+    if isinstance(value, Tensor):
+        if values_visible(value) and not bool(((value > 0) & value.isfinite()).all()):
+            raise ValueError(f"{name} must be finite and > 0 everywhere, got values down to {value.min().item()}")
+    elif not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be finite and > 0, got {value}")
+
+
+def check_mask(name: str, mask: Tensor, input: Tensor) -> None:
+    """Refuse a mask that is not boolean or does not broadcast to the shape of `input`."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"{name} must be a boolean tensor (True = keep), got dtype {mask.dtype}")
+    try:
+        fits = torch.broadcast_shapes(mask.shape, input.shape) == input.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} of shape {tuple(mask.shape)} does not broadcast to input of shape {tuple(input.shape)}")
+
+
+def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, integer: bool = False) -> None:
+    """Refuse a `k` that is not a number in [0, valid] per row.
+
+    Args:
+        k: Python number, or tensor that broadcasts to `batch_shape`.
+        batch_shape: Shape of the input without its unit dimension.
+        valid: Number of valid units: an int, or a tensor of `batch_shape`.
+        integer: Whether only whole numbers have a meaning.
+    """
+    if not isinstance(k, Tensor):
+        if isinstance(k, bool) or not isinstance(k, Real | torch.SymFloat | torch.SymInt):
+            raise ValueError(f"k must be a number or a tensor, got {type(k).__name__}")
+        if not 0 <= k < math.inf:
+            raise ValueError(f"k must be finite and >= 0, got {k}")
+        if integer and k != int(k):
+            raise ValueError(f"k must be a whole number here, got {k}")
+        if isinstance(valid, int):
+            if k > valid:
+                raise ValueError(f"k must be at most the number of valid units, {valid}, got {k}")
+        elif values_visible(valid) and bool((valid < k).any()):
+            raise ValueError(f"k must be at most the number of valid units, {int(valid.min())} in one row, got {k}")
+        return
+    if k.dtype == torch.bool or k.is_complex():
+        raise ValueError(f"k must be a real number, got dtype {k.dtype}")
+    try:
+        fits = torch.broadcast_shapes(k.shape, batch_shape) == batch_shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"k of shape {tuple(k.shape)} does not broadcast to the batch shape {tuple(batch_shape)}")
+    if values_visible(k):
+        if not bool(((k >= 0) & (k <= valid)).all()):  # NaN fails both
+            most = valid if isinstance(valid, int) else "the number of valid units of its row"
+            raise ValueError(f"k must lie in [0, {most}] in every row, got values from {k.min().item()} to {k.max().item()}")
+        if integer and not bool((k == k.round()).all()):
+            raise ValueError("k must be a whole number in every row here")
