@@ -2,7 +2,7 @@
 
 What is known without looking at data (Python numbers, shapes, dtypes, dimensions) is checked in every execution.
 Values of tensors are looked at in eager mode only (see :func:`values_visible`): under `torch.compile`, under
-`torch.func` transforms and with validation switched off they are not, and bad values give NaN in their own row.
+`torch.func` transforms and with `python -O` they are not, and bad values give NaN in their own row.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from numbers import Real
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 
 def values_visible(*tensors: Tensor) -> bool:
-    """Whether values may be looked at: eager, real data, and validation on (`Distribution.set_default_validate_args`)."""
+    """Whether values may be looked at: eager, real data, and Python not run with `-O`, as in `torch.distributions`.
+
+    `Distribution.set_default_validate_args` is not asked: the first call of `torch.compile` switches it off for good.
+    """
     return (
-        Distribution._validate_args
+        __debug__
         and not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
         and not any(t.device.type == "meta" for t in tensors)

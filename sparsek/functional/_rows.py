@@ -1,0 +1,101 @@
+"""Rows: the form in which every operator sees its arguments: units last, k a column, in float32 or float64."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsek._validation import check_dim, check_floating, check_k, check_mask, values_visible
+
+
+class Rows(NamedTuple):
+    """Arguments of a relaxation after its checks.
+
+    Attributes:
+        scores: Finite scores, units last, float32 or float64; 0 where `free` is False. A NaN score stays NaN.
+        k: What is left for the free units, shape (..., 1), dtype of `scores`; NaN in rows that have no answer.
+        free: Units that compete: valid and not +inf. None if all do.
+        certain: Units at +inf, which are always selected. None if there are none.
+        dim: The dimension of the units in the input.
+        dtype: The dtype of the input.
+    """
+
+    scores: Tensor
+    k: Tensor
+    free: Tensor | None
+    certain: Tensor | None
+    dim: int
+    dtype: torch.dtype
+
+    def restore(self, selected: Tensor) -> Tensor:
+        """Put the answer of the free units back: 1 at +inf, 0 where masked or -inf, dtype and dim of the input."""
+        if self.free is not None:
+            others = 0.0 if self.certain is None else self.certain.to(selected.dtype)
+            # Invalid rows are NaN through k, for masked units too.
+            selected = torch.where(self.free, selected, others + 0.0 * self.k)
+        return selected.movedim(-1, self.dim).to(self.dtype)
+
+
+def concrete(*tensors: Tensor) -> bool:
+    """Whether tensors hold data that Python may branch on: not traced, not transformed by `torch.func`, not on meta."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not any(t.device.type == "meta" for t in tensors)
+    )
+
+
+def column(k: float | Tensor, like: Tensor) -> Tensor:
+    """`k` as a tensor of shape (..., 1) with the dtype and device of `like`."""
+    if isinstance(k, Tensor):
+        return k.to(device=like.device, dtype=like.dtype).unsqueeze(-1)
+    return torch.full((1,), k, dtype=like.dtype, device=like.device)
+
+
+def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, integer: bool = False) -> Rows:
+    """Check the arguments of a relaxation and bring them to rows.
+
+    Raises:
+        ValueError: Naming the argument, where values are visible; otherwise a row without an answer gets `k` = NaN.
+    """
+    check_floating("input", input)
+    dim = check_dim("input", input, dim)
+    if mask is not None:
+        check_mask("mask", mask, input)
+        mask = mask.expand(input.shape).movedim(dim, -1)
+    scores = input.movedim(dim, -1)
+    n = scores.shape[-1]
+    scores = scores.to(torch.promote_types(input.dtype, torch.float32))
+    check_k(k, scores.shape[:-1], n, integer=integer)
+    count = column(k, scores)
+    if mask is None and concrete(scores) and _all_finite(scores):
+        return Rows(scores, _legal(count, n), None, None, dim, input.dtype)
+    finite = Rows(scores, count, None, None, dim, input.dtype)
+    return _split_infinities(finite, k, mask)
+
+
+def _all_finite(scores: Tensor) -> bool:
+    """Whether no entry is infinite or NaN, by one cheap sum; an overflow of the sum only costs the general route."""
+    return bool(scores.detach().sum().isfinite())
+
+
+def _legal(count: Tensor, most: int | Tensor) -> Tensor:
+    """`count` with NaN where it lies outside [0, most] (seen only where values could not be checked)."""
+    return count.masked_fill(~((count >= 0) & (count <= most)), torch.nan)
+
+
+def _split_infinities(rows: Rows, k: float | Tensor, mask: Tensor | None) -> Rows:
+    """Take the masked and the infinite entries out of the competition."""
+    scores, count = rows.scores, rows.k
+    valid = scores != -torch.inf if mask is None else mask & (scores != -torch.inf)
+    certain = valid & (scores == torch.inf)
+    free = valid & ~certain
+    num_valid = valid.sum(-1, keepdim=True)
+    num_certain = certain.sum(-1, keepdim=True)
+    check_k(k, scores.shape[:-1], num_valid.squeeze(-1))
+    if values_visible(scores, count) and bool((num_certain > count).any()):
+        raise ValueError(f"input must have at most k entries at +inf in every row, got {int(num_certain.max())}")
+    left = _legal(_legal(count, num_valid) - num_certain, num_valid)
+    return rows._replace(scores=scores.masked_fill(~free, 0.0), k=left, free=free, certain=certain)

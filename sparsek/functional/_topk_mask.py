@@ -1,0 +1,159 @@
+"""Hard top-k with fixed rules for ties, real k and infinite scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparsek._validation import check_dim, check_floating, check_k, check_mask, values_visible
+from sparsek.functional._rows import concrete
+
+
+def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
+    r"""Select the k largest entries along `dim`: 1 there, 0 elsewhere.
+
+    $$s_i = \min(1, \max(0, k - r_i)),$$
+
+    where $r_i \in \{0, 1, \dots\}$ is the rank of entry i in the order "value descending, index ascending". With whole
+    k this is a k-hot vector; with real k the first $\lfloor k \rfloor$ entries are 1 and the next one holds the
+    fraction: the limit of :func:`sigmoid_topk` for temperature to 0, with ties broken by the lowest index.
+
+    The k-th largest value is found without sorting where k is at hand, ties at it are resolved only if there are any;
+    under `torch.compile` or `torch.func` a k that is a float or a tensor costs a stable sort. **No gradient** flows to
+    `input` or `k`; `sigmoid_topk(..., hard=True)` is the operator with one.
+
+    k = 0 gives zeros, k = n ones. Entries at +inf come first, masked ones and -inf are exactly 0 and do not count as
+    valid. A NaN that is not masked makes its own row NaN.
+
+    Shape:
+        - input: any shape, n units along `dim`.
+        - k: a number, or a tensor that broadcasts to the shape of `input` without `dim`.
+        - output: the shape of `input`.
+
+    Args:
+        input: Scores, floating point.
+        k: How many to select, in [0, number of valid entries]; may be real.
+        dim: Dimension of the units.
+        mask: True = keep; broadcasts to `input`.
+
+    Returns:
+        The selection, in the dtype of `input`.
+
+    Raises:
+        ValueError: If an argument has the wrong type, shape or range; if a row has fewer than k valid entries, or
+            more than k at +inf. Values are looked at in eager mode only; otherwise such a row is NaN.
+
+    Example:
+        >>> topk_mask(torch.tensor([0.1, 3.0, 2.0, 3.0]), 2)
+        tensor([0., 1., 0., 1.])
+        >>> topk_mask(torch.tensor([0.1, 3.0, 2.0, 3.0]), 2.25)
+        tensor([0.0000, 1.0000, 0.2500, 1.0000])
+    """
+    check_floating("input", input)
+    dim = check_dim("input", input, dim)
+    scores = input.detach()
+    if mask is not None:
+        check_mask("mask", mask, input)
+        scores = scores.masked_fill(~mask, -torch.inf)
+    scores = scores.movedim(dim, -1)
+    check_k(k, scores.shape[:-1], scores.shape[-1])
+    if scores.numel() == 0:
+        return torch.zeros_like(input)
+    whole, fraction = _split(k, scores)
+    if not isinstance(whole, Tensor) or concrete(scores, whole):
+        selected = _by_threshold(scores, whole, fraction)
+    else:
+        selected = _by_sort(scores, whole, fraction)
+    return selected.movedim(-1, dim)
+
+
+def _split(k: float | Tensor, scores: Tensor) -> tuple[int | Tensor, float | Tensor]:
+    """Whole part and fraction of k; columns if k is a tensor, or a float that a compiler may trace."""
+    if isinstance(k, int) or (not isinstance(k, Tensor) and concrete(scores)):
+        return math.floor(k), k - math.floor(k)
+    if isinstance(k, Tensor):
+        k = k.detach().to(scores.device).unsqueeze(-1)
+    else:
+        k = torch.full((1,), k, dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
+        k = k.to(scores.device)
+    return k.floor().long(), k - k.floor()
+
+
+def _by_threshold(scores: Tensor, whole: int | Tensor, fraction: float | Tensor) -> Tensor:
+    """Compare with the smallest selected value; ties at it cost a cumulative sum where there are any."""
+    size = whole + (fraction > 0)
+    threshold = _smallest_selected(scores, size)
+    if not concrete(scores):
+        return _resolve_ties(scores, threshold, whole, fraction)
+    inside = scores >= threshold
+    clear = (_count(inside) == size) & threshold.isfinite()
+    if not isinstance(fraction, Tensor) and fraction == 0:
+        selected = inside.to(scores.dtype)
+    else:
+        at = scores == threshold
+        clear &= _count(at) == 1
+        selected = torch.where(at, _last(fraction, scores), inside.to(scores.dtype))
+    return selected if bool(clear.all()) else _resolve_ties(scores, threshold, whole, fraction)
+
+
+def _count(units: Tensor) -> Tensor:
+    return units.sum(-1, keepdim=True, dtype=torch.int32)
+
+
+def _last(fraction: float | Tensor, scores: Tensor) -> float | Tensor:
+    """What the last selected entry holds: the fraction, or 1 where k is whole."""
+    last = fraction + (fraction == 0)
+    return last.to(scores.dtype) if isinstance(last, Tensor) else last
+
+
+def _smallest_selected(scores: Tensor, size: int | Tensor) -> Tensor:
+    """The `size`-th largest value of each row; +inf where `size` is 0; NaN kept."""
+    n = scores.shape[-1]
+    if isinstance(size, Tensor):
+        largest = scores.topk(int(size.max().clamp(min=1)), dim=-1).values
+        index = (size - 1).clamp(min=0).expand(*scores.shape[:-1], 1)
+        value = largest.gather(-1, index)
+        return value.masked_fill((size == 0) & ~value.isnan(), torch.inf)
+    if size == 0:
+        value = scores.amax(-1, keepdim=True)
+        return value.masked_fill(~value.isnan(), torch.inf)
+    if 2 * size <= n + 1:
+        return scores.topk(size, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    return scores.topk(n - size + 1, dim=-1, largest=False, sorted=False).values.amax(-1, keepdim=True)
+
+
+def _resolve_ties(scores: Tensor, threshold: Tensor, whole: int | Tensor, fraction: float | Tensor) -> Tensor:
+    size = whole + (fraction > 0)
+    above = scores > threshold
+    at = scores == threshold
+    rank = _count(above) + at.cumsum(-1)  # counted from 1, right for the entries at the threshold
+    selected = (above | (at & (rank <= size))).to(scores.dtype)
+    selected = torch.where(at & (rank == size), _last(fraction, scores), selected)
+    return _refuse(scores, selected, whole, size)
+
+
+def _by_sort(scores: Tensor, whole: Tensor, fraction: float | Tensor) -> Tensor:
+    """The same by ranks: one route for every k, which a compiler need not specialise."""
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    rank = torch.arange(scores.shape[-1], device=scores.device)
+    ranked = torch.where(rank < whole, 1.0, torch.where(rank == whole, fraction, 0.0)).to(scores.dtype)
+    selected = torch.zeros_like(scores).scatter(-1, order, ranked.expand(scores.shape))
+    return _refuse(scores, selected, whole, whole + (fraction > 0))
+
+
+def _refuse(scores: Tensor, selected: Tensor, whole: int | Tensor, size: int | Tensor) -> Tensor:
+    """Raise, or answer NaN in that row, where k has no answer; NaN too where a score is NaN."""
+    num_infinite = (scores == torch.inf).sum(-1, keepdim=True)
+    num_valid = (scores > -torch.inf).sum(-1, keepdim=True)
+    broken = scores.isnan().any(-1, keepdim=True)
+    few = (num_valid < size) & ~broken
+    many = num_infinite > whole
+    if values_visible(scores):
+        if bool(few.any()):
+            raise ValueError(f"k must be at most the number of valid units, {int(num_valid.min())} in one row")
+        if bool((many & ~broken).any()):
+            raise ValueError(f"input must have at most k entries at +inf in every row, got {int(num_infinite.max())}")
+    outside = whole < 0 if isinstance(whole, Tensor) else torch.zeros_like(few)
+    return selected.masked_fill(broken | few | many | outside, torch.nan)
