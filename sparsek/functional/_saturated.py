@@ -1,0 +1,180 @@
+r"""The threshold of rows that plain sums cannot resolve: saturated, heavy-tailed, with infinite entries, or with k at its limits.
+
+The residual is summed from the small side of every sigmoid, $r_i = σ(-|x_i - τ|/T)$:
+
+$$\sum_i σ((x_i - τ)/T) - k = (\#\{x_i > τ\} - k) + \sum_{x_i ≤ τ} r_i - \sum_{x_i > τ} r_i,$$
+
+so it keeps its relative accuracy however many units are saturated. A threshold is float64 and is applied in two parts, its
+rounding to the dtype of the scores (subtracted exactly) and the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SIGNED_PASSES = 10
+BRACKETED_PASSES = 120
+
+_BEYOND = 40.0
+"""Distance in temperatures at which a row with k = 0 or k = n puts its threshold: σ(-40) = 4e-18."""
+
+
+class _Residual(NamedTuple):
+    """Sums over a row at a threshold, float64 (rows, 1)."""
+
+    above: Tensor  # number of units above the threshold
+    upper: Tensor  # Σ r over them
+    lower: Tensor  # Σ r over the others
+    spread: Tensor  # Σ r(1-r) = Σ σ(1-σ)
+
+
+def shifted(x: Tensor, threshold: Tensor, temperature: float | Tensor) -> Tensor:
+    """(x − threshold) / temperature to the accuracy of `x.dtype`, for a float64 threshold of any size."""
+    nearest = threshold.to(x.dtype)
+    rest = (nearest.double() - threshold) / temperature
+    difference = x - nearest
+    if isinstance(temperature, Tensor) or temperature != 1:
+        difference = difference / (temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature)
+    return difference + rest.nan_to_num(nan=math.nan, posinf=0.0, neginf=0.0).to(x.dtype)
+
+
+def solve_saturated(
+    x: Tensor, k: Tensor, temperature: float | Tensor, start: Tensor, *, validate: bool
+) -> tuple[Tensor, Tensor]:
+    """Solve rows of any kind; see :func:`sparsek.functional._threshold.solve` for the arguments.
+
+    Args:
+        x: (rows, n) scores.
+        k: (rows, 1) float64.
+        temperature: A positive number, or (rows, 1) float64.
+        start: (rows, 1) float64 thresholds to start from; NaN where nothing is known.
+        validate: Whether a `k` out of range raises.
+
+    Returns:
+        Inclusion probabilities (rows, n) and thresholds (rows, 1).
+    """
+    certain = (x == math.inf).sum(-1, keepdim=True)
+    finite = x.isfinite()
+    units = finite.sum(-1, keepdim=True)
+    _check_counts(x, k, certain, units, validate)
+    scores = torch.where(finite, x, -math.inf)
+    free = k - certain
+    inside = (free > 0) & (free < units)
+    threshold, found = _refine(scores, free, units, temperature, start, SIGNED_PASSES)
+    open_rows = (inside & ~found).squeeze(1).nonzero().squeeze(1)
+    if open_rows.numel():
+        part = (scores[open_rows], free[open_rows], units[open_rows], _rows_of(temperature, open_rows))
+        low, high = _bracket(*part)
+        threshold[open_rows], _ = _refine(*part, (low + high) / 2, BRACKETED_PASSES, low, high)
+    threshold = _limits(scores, finite, free, units, temperature, threshold)
+    probs = shifted(x, threshold, temperature).sigmoid_()
+    probs = torch.where(free == 0, (x == math.inf).to(x.dtype), probs)
+    probs = torch.where((free == units) & (units > 0), (x > -math.inf).to(x.dtype), probs)
+    wrong = ~((free >= 0) & (free <= units)) | x.isnan().any(-1, keepdim=True)
+    probs = probs.masked_fill(wrong, math.nan).masked_fill(x == -math.inf, 0.0)
+    return torch.where((x == math.inf) & ~wrong, 1.0, probs), threshold.masked_fill(wrong, math.nan)
+
+
+def _rows_of(value: float | Tensor, rows: Tensor) -> float | Tensor:
+    return value[rows] if isinstance(value, Tensor) else value
+
+
+def _check_counts(x: Tensor, k: Tensor, certain: Tensor, units: Tensor, validate: bool) -> None:
+    if not validate:
+        return
+    valid = units + certain + x.isnan().sum(-1, keepdim=True)
+    if not bool(((k >= 0) & (k <= valid)).all()):
+        row = int((~((k >= 0) & (k <= valid))).squeeze(1).nonzero()[0])
+        raise ValueError(
+            "k must lie in [0, the number of valid units (neither masked nor -inf)] in every row, "
+            f"got k = {k[row].item():g} with {int(valid[row])} valid units"
+        )
+    if bool((certain > k).any()):
+        row = int((certain > k).squeeze(1).nonzero()[0])
+        raise ValueError(
+            "input must have at most k entries of +inf in every row (each is selected), "
+            f"got {int(certain[row])} with k = {k[row].item():g}"
+        )
+
+
+def _residual(x: Tensor, threshold: Tensor, temperature: float | Tensor) -> _Residual:
+    logits = shifted(x, threshold, temperature)
+    above = logits > 0
+    small = logits.abs_().neg_().sigmoid_()
+    square = torch.linalg.vector_norm(small, dim=-1, keepdim=True).double().square()
+    upper = (small * above).sum(-1, keepdim=True).double()
+    lower = small.masked_fill_(above, 0).sum(-1, keepdim=True).double()
+    return _Residual(above.sum(-1, keepdim=True).double(), upper, lower, upper + lower - square)
+
+
+def _refine(
+    x: Tensor,
+    k: Tensor,
+    units: Tensor,
+    temperature: float | Tensor,
+    threshold: Tensor,
+    passes: int,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Newton on the logit of the mean, kept inside (low, high); bisection where two passes did not halve the bracket."""
+    accurate = 1e-8 if x.dtype == torch.float64 else 1e-4
+    low = torch.full_like(threshold, -math.inf) if low is None else low
+    high = torch.full_like(threshold, math.inf) if high is None else high
+    earlier = previous = torch.full_like(threshold, math.inf)
+    found = torch.zeros_like(threshold, dtype=torch.bool)
+    for _ in range(passes):
+        sums = _residual(x, threshold, temperature)
+        excess = (sums.above - k) + (sums.lower - sums.upper)
+        step = _newton(excess, sums, k, units)
+        low = torch.where(excess > 0, torch.maximum(low, threshold), low)
+        high = torch.where(excess < 0, torch.minimum(high, threshold), high)
+        proposal = threshold - step * temperature
+        within = (proposal >= low) & (proposal <= high)
+        width = high - low
+        bisect = ~(within & (width <= earlier / 2)) & width.isfinite()
+        done = found | (excess == 0) | (within & (step.abs() <= accurate)) | (width <= accurate * 1e-2 * temperature)
+        settled = torch.where((excess == 0) | ~within, threshold, proposal)
+        moved = torch.where(bisect, low + width / 2, torch.where(within, proposal, threshold))
+        threshold = torch.where(found, threshold, torch.where(done, settled, moved))
+        earlier, previous = previous, width
+        found = done
+        if bool(found.all()):
+            break
+    return threshold, found
+
+
+def _newton(excess: Tensor, sums: _Residual, k: Tensor, units: Tensor) -> Tensor:
+    total = sums.above + (sums.lower - sums.upper)
+    rest = (units - sums.above) + (sums.upper - sums.lower)
+    distance = torch.log1p(excess / k) - torch.log1p(-excess / (units - k))
+    return -distance * total * rest / (sums.spread * units)
+
+
+def _bracket(x: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the threshold from two order statistics of the row.
+
+    With v the ⌈k⌉-th largest score, at most ⌈k⌉-1 units lie above it, so σ((v-τ)/T) must reach their missing share;
+    with v the (⌊k⌋+1)-th largest, the ⌊k⌋+1 units at or above it must not exceed k.
+    """
+    ordered = x.sort(dim=-1, descending=True).values
+    upper_rank, lower_rank = k.ceil(), k.floor() + 1
+    at_upper = ordered.gather(-1, upper_rank.long() - 1).double()
+    at_lower = ordered.gather(-1, lower_rank.long() - 1).double()
+    missing = (k - (upper_rank - 1)) / (units - (upper_rank - 1))
+    return at_lower - temperature * torch.logit(k / lower_rank), at_upper - temperature * torch.logit(missing)
+
+
+def _limits(
+    x: Tensor, finite: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor, threshold: Tensor
+) -> Tensor:
+    """Put the threshold of rows with k = 0 or k = n just beyond all scores: the one-sided limit that gradients need."""
+    least = torch.where(finite, x, math.inf).amin(-1, keepdim=True).double()
+    most = x.amax(-1, keepdim=True).double()
+    threshold = torch.where(k == 0, most + _BEYOND * temperature, threshold)
+    threshold = torch.where(k == units, least - _BEYOND * temperature, threshold)
+    return torch.where(units == 0, 0.0, threshold)
