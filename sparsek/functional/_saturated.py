@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._polish import polish_rows, precision
+
 SIGNED_PASSES = 10
 BRACKETED_PASSES = 120
 
@@ -71,12 +73,22 @@ def solve_saturated(
         low, high = _bracket(*part)
         threshold[open_rows], _ = _refine(*part, (low + high) / 2, BRACKETED_PASSES, low, high)
     threshold = _limits(scores, finite, free, units, temperature, threshold)
-    probs = shifted(x, threshold, temperature).sigmoid_()
+    probs = shifted(scores, threshold, temperature).sigmoid_()
+    _remove_rounding(probs, free)
     probs = torch.where(free == 0, (x == math.inf).to(x.dtype), probs)
     probs = torch.where((free == units) & (units > 0), (x > -math.inf).to(x.dtype), probs)
     wrong = ~((free >= 0) & (free <= units)) | x.isnan().any(-1, keepdim=True)
     probs = probs.masked_fill(wrong, math.nan).masked_fill(x == -math.inf, 0.0)
     return torch.where((x == math.inf) & ~wrong, 1.0, probs), threshold.masked_fill(wrong, math.nan)
+
+
+def _remove_rounding(probs: Tensor, k: Tensor) -> None:
+    """Polish the rows whose sums resolve it: at τ far from 0, rounding of (x-τ)/T is the same in many tied units."""
+    total = probs.sum(-1, keepdim=True).double()
+    spread = total - torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square()
+    resolved = spread >= precision(probs.dtype).saturation * total
+    target = torch.where(resolved, k, total)
+    polish_rows(probs, total, torch.where(resolved, spread, 1.0), target, first_order=True)
 
 
 def _rows_of(value: float | Tensor, rows: Tensor) -> float | Tensor:
@@ -122,7 +134,7 @@ def _refine(
     high: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Newton on the logit of the mean, kept inside (low, high); bisection where two passes did not halve the bracket."""
-    accurate = 1e-8 if x.dtype == torch.float64 else 1e-4
+    accurate = precision(x.dtype).newton
     low = torch.full_like(threshold, -math.inf) if low is None else low
     high = torch.full_like(threshold, math.inf) if high is None else high
     earlier = previous = torch.full_like(threshold, math.inf)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._polish import Precision, polish_rows, precision
 from ._saturated import BRACKETED_PASSES, SIGNED_PASSES, solve_saturated
 
 PLAIN_PASSES = 4
@@ -29,24 +30,6 @@ MAX_PASSES = PLAIN_PASSES + SIGNED_PASSES + BRACKETED_PASSES
 
 _SUBSAMPLE = 1024
 _LONG_ROW = 4096
-
-
-class _Precision(NamedTuple):
-    """What a working dtype can resolve."""
-
-    first_order: float  # largest step that a first-order polish removes
-    second_order: float  # largest step that a second-order polish removes
-    newton: float  # largest step after which a Newton update is exact to rounding
-    saturation: float  # Σσ(1-σ)/Σσ below which plain sums no longer resolve the threshold
-    rounding: float  # relative residual that is rounding
-
-
-_SINGLE = _Precision(1e-3, 1e-2, 1e-4, 2e-2, 1e-7)
-_DOUBLE = _Precision(1e-7, 4e-5, 1e-8, 1e-5, 1e-15)
-
-
-def _precision(dtype: torch.dtype) -> _Precision:
-    return _DOUBLE if dtype == torch.float64 else _SINGLE
 
 
 class Solution(NamedTuple):
@@ -97,7 +80,7 @@ def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> float 
     n = x.numel()
     if not 0 < k < n:
         return None
-    limits = _precision(x.dtype)
+    limits = precision(x.dtype)
     threshold = _start_row(x, k / n, temperature, probs)
     for _ in range(PLAIN_PASSES):
         total, spread = _pass_row(x, threshold, temperature, probs)
@@ -157,7 +140,7 @@ def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
     return solve_saturated(part[None], column, temperature, torch.full_like(column, math.nan), validate=False)[1].item()
 
 
-def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: float, limits: _Precision) -> None:
+def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: float, limits: Precision) -> None:
     """Move `probs` along the step by its Taylor series, scaled so that the sum is k."""
     missing = k - total
     if abs(missing) <= limits.rounding * k:
@@ -180,7 +163,7 @@ def _logit(share: float) -> float:
 
 
 def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, validate: bool) -> Solution:
-    limits = _precision(x.dtype)
+    limits = precision(x.dtype)
     probs = torch.empty_like(x)
     threshold, valid = _start_rows(x, k, temperature, probs)
     for _ in range(PLAIN_PASSES):
@@ -191,7 +174,7 @@ def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, validate: boo
         largest = size.max().item()
         if largest <= limits.second_order:
             break
-    _polish_rows(probs, total, spread, k, largest <= limits.first_order)
+    polish_rows(probs, total, spread, k, first_order=largest <= limits.first_order)
     solved = (size <= limits.second_order) & (spread >= limits.saturation * total)
     if not bool(solved.all()):
         left = (~solved).squeeze(1).nonzero().squeeze(1)
@@ -236,15 +219,3 @@ def _start_rows(x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tenso
     deviation = torch.linalg.vector_norm(buffer, dim=-1, keepdim=True).double() / temperature
     widening = (1 + math.pi / 8 * deviation.square() / valid).sqrt()
     return mean.double() - temperature * torch.logit(share) * widening, valid
-
-
-def _polish_rows(probs: Tensor, total: Tensor, spread: Tensor, k: Tensor, first_order: bool) -> None:
-    """The row-wise form of :func:`_polish_row`."""
-    slope = torch.addcmul(probs, probs, probs, value=-1)
-    shift = (k - total) / spread
-    if not first_order:
-        curvature = spread - 2 * torch.linalg.vecdot(slope, probs).unsqueeze(-1).double()
-        shift = 2 * shift / (1 + (1 + 2 * shift * curvature / spread).clamp_min(0).sqrt())
-        slope.addcmul_(slope, probs * (-shift / (1 + shift / 2)).to(probs.dtype))
-        shift = shift * (1 + shift / 2)
-    probs.addcmul_(slope, shift.to(probs.dtype))

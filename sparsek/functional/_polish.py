@@ -1,0 +1,52 @@
+"""The last step of a solve: remove what is left of the residual from the probabilities themselves, by a Taylor series."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Precision(NamedTuple):
+    """What a working dtype can resolve."""
+
+    first_order: float
+    """Largest step that a first-order polish removes."""
+    second_order: float
+    """Largest step that a second-order polish removes."""
+    newton: float
+    """Largest step after which a Newton update is exact to rounding."""
+    saturation: float
+    """Σσ(1-σ) / Σσ below which plain sums no longer resolve the threshold."""
+    rounding: float
+    """Relative residual that is rounding."""
+
+
+_SINGLE = Precision(first_order=1e-3, second_order=8e-3, newton=1e-4, saturation=2e-2, rounding=1e-7)
+_DOUBLE = Precision(first_order=1e-7, second_order=4e-5, newton=1e-8, saturation=1e-5, rounding=1e-15)
+
+
+def precision(dtype: torch.dtype) -> Precision:
+    """The limits of float64, or of float32 and whatever is solved in it."""
+    return _DOUBLE if dtype == torch.float64 else _SINGLE
+
+
+def polish_rows(probs: Tensor, total: Tensor, spread: Tensor, k: Tensor, *, first_order: bool) -> None:
+    """Move `probs` (rows, n) in place along τ so that rows sum to k.
+
+    Args:
+        probs: Sigmoids at a threshold close to the solution.
+        total: (rows, 1) float64, their sums.
+        spread: (rows, 1) float64, Σσ(1-σ).
+        k: (rows, 1) float64.
+        first_order: Whether one term of the series is enough.
+    """
+    slope = torch.addcmul(probs, probs, probs, value=-1)
+    shift = (k - total) / spread
+    if not first_order:
+        curvature = spread - 2 * torch.linalg.vecdot(slope, probs).unsqueeze(-1).double()
+        shift = 2 * shift / (1 + (1 + 2 * shift * curvature / spread).clamp_min(0).sqrt())
+        slope.addcmul_(slope, probs * (-shift / (1 + shift / 2)).to(probs.dtype))
+        shift = shift * (1 + shift / 2)
+    probs.addcmul_(slope, shift.to(probs.dtype))
