@@ -51,7 +51,7 @@ def column(k: float | Tensor, like: Tensor) -> Tensor:
     """`k` as a tensor of shape (..., 1) with the dtype and device of `like`."""
     if isinstance(k, Tensor):
         return k.to(device=like.device, dtype=like.dtype).unsqueeze(-1)
-    return torch.full((1,), k, dtype=like.dtype, device=like.device)
+    return torch.ones(1, dtype=like.dtype, device=like.device) * k  # a product: torch.compile keeps k an input
 
 
 def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, integer: bool = False) -> Rows:

@@ -110,7 +110,8 @@ def _column(name: str, value: Tensor, scores: Tensor) -> Tensor:
 
 
 def _as_tensor(value: float | Tensor, like: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.full((1,), value, dtype=torch.float64, device=like.device)
+    """A number as a tensor; by a product, since the compiler then keeps it an input instead of a constant."""
+    return value if isinstance(value, Tensor) else torch.ones(1, dtype=torch.float64, device=like.device) * value
 
 
 def _forward(scores: Tensor, k: float | Tensor, temperature: float | Tensor, validate: bool) -> tuple[Tensor, Tensor]:
@@ -136,7 +137,7 @@ class _Gradient:
         self.scores, self.temperature, self.threshold = scores, temperature, threshold
         self.slope = torch.addcmul(probs, probs, probs, value=-1)
         spread = self.slope.sum(-1, keepdim=True)
-        resolved = spread >= 1e4 * torch.finfo(probs.dtype).eps * probs.detach().sum(-1, keepdim=True)
+        resolved = spread > 1e4 * torch.finfo(probs.dtype).eps * probs.detach().sum(-1, keepdim=True)
         self.weights: Tensor | None = None
         self.spread = spread
         if not values_visible(scores) or not bool(resolved.all()):
