@@ -109,16 +109,21 @@ def _sum_of_gamma(like: Tensor, k: float | Tensor, terms: int, generator: torch.
 class _MapDifference(torch.autograd.Function):
     """Top-k forward; backward, its difference quotient along the incoming gradient."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, perturbed: Tensor, k: float | Tensor, mask: Tensor | None, lambd: float) -> Tensor:
-        sample = topk_mask(perturbed, k, mask=mask)
-        ctx.save_for_backward(perturbed, sample, mask, k if isinstance(k, Tensor) else None)
-        ctx.k, ctx.lambd = k, lambd
-        return sample
+    def forward(perturbed: Tensor, k: float | Tensor, mask: Tensor | None, lambd: float) -> Tensor:
+        return topk_mask(perturbed, k, mask=mask)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | Tensor, Tensor | None, float], output: Tensor) -> None:
+        perturbed, k, mask, ctx.lambd = inputs
+        ctx.number = None if isinstance(k, Tensor) else k
+        ctx.save_for_backward(perturbed, output, mask, k if isinstance(k, Tensor) else None)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         perturbed, sample, mask, k = ctx.saved_tensors
-        target = topk_mask(perturbed - ctx.lambd * grad, ctx.k if k is None else k, mask=mask)
+        target = topk_mask(perturbed - ctx.lambd * grad, ctx.number if k is None else k, mask=mask)
         return (sample - target) / ctx.lambd, None, None, None

@@ -64,13 +64,15 @@ def expected_gradient(
     relaxation: Relaxation = SIGMOID,
     score_of: Design | None = None,
 ) -> Tensor:
-    """Expectation of a pathwise estimator under `law`; one backward pass with a row for every sample."""
-    samples = support(input.shape[-1], k)
+    """Expectation of a pathwise estimator under `law`; one backward pass with a row for every possible sample."""
+    samples, weights = support(input.shape[-1], k), pmf(law, relaxation(input, k), k)
+    possible = (weights > 0) & (pmf(score_of or law, relaxation(input, k), k) > 0)
+    samples, weights = samples[possible], weights[possible]
     x = input.expand(len(samples), -1).clone().requires_grad_()
     sample = estimator(x, k, relaxation, Given(samples, score_of or law))
     assert torch.equal(sample.detach(), samples)
     fn(sample).sum().backward()
-    return pmf(law, relaxation(input, k), k) @ x.grad
+    return weights @ x.grad
 
 
 def expected_surrogate_gradient(
@@ -83,14 +85,14 @@ def expected_surrogate_gradient(
     score_of: Design | None = None,
 ) -> Tensor:
     """Expectation of a loss-level estimator under `law`: every tuple of `num_samples` samples is a row."""
-    single = support(input.shape[-1], k)
+    single, weights = support(input.shape[-1], k), pmf(law, SIGMOID(input, k), k)
+    possible = (weights > 0) & (pmf(score_of or law, SIGMOID(input, k), k) > 0)
+    single, weights = single[possible], weights[possible]
     tuples = torch.cartesian_prod(*[torch.arange(len(single))] * num_samples).reshape(-1, num_samples)
     x = input.expand(len(tuples), -1).clone().requires_grad_()
-    given = Given(single[tuples.T], score_of or law)
-    loss = estimator.surrogate(fn, x, k, SIGMOID, given, num_samples)
+    loss = estimator.surrogate(fn, x, k, SIGMOID, Given(single[tuples.T], score_of or law), num_samples)
     loss.backward()
-    weights = pmf(law, SIGMOID(input, k), k)[tuples].prod(-1)
-    return weights @ (x.grad * len(tuples))
+    return weights[tuples].prod(-1) @ (x.grad * len(tuples))
 
 
 def relative_error(estimate: Tensor, exact: Tensor) -> float:

@@ -45,7 +45,7 @@ def test_sample_is_k_hot_and_gradient_finite(estimator, batch, n, data):
     assert x.grad.isfinite().all()
     assert torch.equal(x, before)
     if k in (0, n):
-        assert (x.grad == 0).all()
+        assert x.grad.abs().max() < 1e-12 * n  # nothing to learn; the rounding of float64
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -104,13 +104,12 @@ def test_gradient_is_blind_to_a_shift(estimator):
     assert (x.grad != 0).any(-1).all()
 
 
-@pytest.mark.parametrize("estimator", [StraightThrough(), SecondOrder()])
-@pytest.mark.parametrize("name", ["linear", "quadratic"])
+@pytest.mark.parametrize(
+    ("estimator", "name"), [(StraightThrough(), "linear"), (SecondOrder(), "linear"), (SecondOrder(), "quadratic")]
+)
 def test_gradient_to_real_k_and_temperature_is_exact(estimator, name):
     """d E f(s) / dk and / dtemperature at real k, over the samples of both sizes."""
     n, law = 6, ConditionalPoisson()
-    if isinstance(estimator, StraightThrough) and name == "quadratic":
-        pytest.skip("straight-through is exact on linear losses alone")
     fn, x = losses(n)[name], scores(n, 1.0)
     samples = torch.cat([support(n, 2), support(n, 3)])
 

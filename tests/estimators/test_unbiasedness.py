@@ -139,7 +139,7 @@ def test_full_mean_as_baseline_is_caught(monkeypatch):
 
 @pytest.mark.parametrize("other", [Pivotal(), Poisson()])
 def test_score_of_another_design_is_caught(other):
-    """Sabotage: draw from conditional Poisson, score with another design."""
+    """Sabotage: draw from conditional Poisson, score with another design (Poisson sampling forgets the size)."""
     fn, x, law = losses(8)["quadratic"], scores(8, 0.3), ConditionalPoisson()
     exact = exact_gradient(fn, x, 3, law)
     assert relative_error(expected_gradient(SecondOrder(), fn, x, 3, law, score_of=other), exact) > 0.01

@@ -72,9 +72,9 @@ def test_learnable_k_and_state_dict():
     assert abs(float(selector.k.grad) - 64) < 1e-3
     other = KHotSelector(nn.Parameter(torch.tensor(1.0)), Euclidean())
     other.load_state_dict(selector.state_dict())
-    assert float(other.k) == 2.5
+    assert other.k.item() == 2.5
     assert torch.equal(selector.eval()(x).sum(-1), torch.full((64,), 2.5))
-    assert float(copy.deepcopy(selector).k) == 2.5
+    assert copy.deepcopy(selector).k.item() == 2.5
     assert list(KHotSelector(torch.tensor(2)).state_dict()) == ["k"]
     assert KHotSelector(2).state_dict() == {}
 
