@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 
+def inspectable(*tensors: Tensor) -> bool:
+    """Whether Python may branch on the values: not traced, not transformed by `torch.func`, not on meta."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return all(t.device.type != "meta" for t in tensors)
+
+
 def values_visible(*tensors: Tensor) -> bool:
-    """Whether values may be looked at: eager, real data, and Python not run with `-O`, as in `torch.distributions`.
+    """Whether values are to be checked: Python may look at them and is not run with `-O`, as in `torch.distributions`.
 
     `Distribution.set_default_validate_args` is not asked: the first call of `torch.compile` switches it off for good.
     """
-    return (
-        __debug__
-        and not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not any(t.device.type == "meta" for t in tensors)
-    )
+    return __debug__ and inspectable(*tensors)
 
 
 def check_floating(name: str, tensor: Tensor) -> None:

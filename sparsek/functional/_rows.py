@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_dim, check_floating, check_k, check_mask, values_visible
+from sparsek._validation import check_dim, check_floating, check_k, check_mask, inspectable, values_visible
 
 
 class Rows(NamedTuple):
@@ -38,20 +38,29 @@ class Rows(NamedTuple):
         return selected.movedim(-1, self.dim).to(self.dtype)
 
 
-def concrete(*tensors: Tensor) -> bool:
-    """Whether tensors hold data that Python may branch on: not traced, not transformed by `torch.func`, not on meta."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not any(t.device.type == "meta" for t in tensors)
-    )
+concrete = inspectable
+"""Whether tensors hold data that Python may branch on, for routes that differ in speed alone."""
 
 
-def column(k: float | Tensor, like: Tensor) -> Tensor:
-    """`k` as a tensor of shape (..., 1) with the dtype and device of `like`."""
-    if isinstance(k, Tensor):
-        return k.to(device=like.device, dtype=like.dtype).unsqueeze(-1)
-    return torch.ones(1, dtype=like.dtype, device=like.device) * k  # a product: torch.compile keeps k an input
+def column(value: float | Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A number or a tensor per row as a column (..., 1) that broadcasts over rows, by default of their dtype."""
+    dtype = dtype or like.dtype
+    if not isinstance(value, Tensor):
+        return torch.full((1,), value, dtype=dtype, device=like.device)
+    return value.to(device=like.device, dtype=dtype).unsqueeze(-1)
+
+
+def scale_column(name: str, scale: float | Tensor, scores: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A scale as a column, refused if it does not broadcast to the batch."""
+    if isinstance(scale, Tensor):
+        batch = scores.shape[:-1]
+        try:
+            fits = torch.broadcast_shapes(scale.shape, batch) == batch
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(f"{name} of shape {tuple(scale.shape)} does not broadcast to the batch {tuple(batch)}")
+    return column(scale, scores, dtype)
 
 
 def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, integer: bool = False) -> Rows:

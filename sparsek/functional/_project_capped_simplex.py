@@ -1,0 +1,131 @@
+"""Euclidean projection on the capped simplex: the sparse relaxation of top-k."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._implicit import SHAPES, Shape, implicit_topk
+from ._newton import solve_threshold
+from ._rows import to_rows
+from ._saturated import shifted
+
+_LONG_ROW = 4096
+_SUBSAMPLE = 1024
+_ACCURATE = {torch.float32: 5e-7, torch.float64: 1e-11}  # the polish does the rest in float64
+
+
+def project_capped_simplex(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
+    r"""Project scores on the k-capped simplex: the nearest point of $\{π ∈ [0,1]^n, \sum π = k\}$.
+
+    $$π_i = \min(1, \max(0, x_i - τ)), \quad τ \text{ such that } \sum_i π_i = k.$$
+
+    At k = 1 this is sparsemax. Units far above the others get exactly 1, units far below exactly 0.
+
+    τ is found by Newton steps on the piecewise linear sum, kept inside a bracket: finite, and exact to rounding. The
+    gradient is the implicit one: with I the units strictly inside (0, 1) and g the incoming gradient, `input` receives
+    $g_i - \bar g_I$ on I and 0 elsewhere, k receives $\bar g_I$, the mean of g over I. Second derivatives are 0. Where
+    I is empty, `input` receives 0, and k the derivative towards larger k: g of the largest unit at 0 (at k = n that
+    towards smaller k: g of the smallest unit), averaged over ties.
+
+    k = 0 gives zeros, k = n ones; ties share equally. Units at +inf are exactly 1, masked ones and -inf exactly 0. A
+    NaN that is not masked makes its own row NaN.
+
+    Shape:
+        - input: any shape, n units along `dim`.
+        - k: a number, or a tensor that broadcasts to the shape of `input` without `dim`.
+        - output: the shape of `input`.
+
+    Args:
+        input: Scores, floating point; half precision is solved in float32.
+        k: Sum of the probabilities, in [0, number of valid units]; may be real.
+        dim: Dimension of the units.
+        mask: True = keep; broadcasts to `input`.
+
+    Returns:
+        The projection, in the dtype of `input`.
+
+    Raises:
+        ValueError: If an argument has the wrong type, shape or range; if a row has fewer than k valid units, or more
+            than k at +inf. Values are looked at in eager mode only; otherwise such a row is NaN.
+
+    Example:
+        >>> project_capped_simplex(torch.tensor([1.5, 0.5, 0.25, -2.0]), 2)
+        tensor([1.0000, 0.6250, 0.3750, 0.0000])
+
+    References:
+        Wang, Lu, 2015, "Projection onto the capped simplex", https://arxiv.org/abs/1503.01002
+        Martins, Astudillo, 2016, "From Softmax to Sparsemax", https://arxiv.org/abs/1602.02068
+    """
+    rows = to_rows(input, k, dim, mask)
+    return rows.restore(implicit_topk(rows.scores, rows.k, None, rows.free, _CLIP))
+
+
+class _Clip(Shape):
+    """Φ(z) = z clipped to [0, 1]."""
+
+    name = "clip"
+
+    def solve(self, x: Tensor, k: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        k = k.double()
+        threshold = _threshold(x, k, _ACCURATE[x.dtype])
+        scores = shifted(x, threshold, 1.0)
+        if x.dtype == torch.float64:  # below the rounding of the threshold itself
+            step = _excess_and_step(scores.clamp(0, 1), k)[1]
+            scores.sub_(torch.where(step.abs() < 1e-3, step, 0.0))
+        return scores.clamp_(0, 1), threshold
+
+    def density(self, probs: Tensor) -> Tensor:
+        return ((probs > 0) & (probs < 1)).to(probs.dtype)
+
+    def limit(self, z: Tensor, probs: Tensor) -> Tensor:
+        off = (probs == 0) & (z > -torch.inf)
+        next_up = z.masked_fill(~off, -torch.inf).amax(-1, keepdim=True)
+        next_down = z.masked_fill(z == -torch.inf, torch.inf).amin(-1, keepdim=True)
+        at_edge = torch.where(off.any(-1, keepdim=True), off & (z == next_up), z == next_down)
+        return at_edge.to(z.dtype) / at_edge.sum(-1, keepdim=True)
+
+
+_CLIP = SHAPES.setdefault(_Clip.name, _Clip())
+
+
+def _threshold(x: Tensor, k: Tensor, accurate: float) -> Tensor:
+    """Thresholds (..., 1), float64, of rows whose units outside the competition are at -inf."""
+    most = x.amax(-1, keepdim=True).double()
+    least = x.amin(-1, keepdim=True).double()
+    if not bool(least.isfinite().all()):
+        least = torch.where(x > -torch.inf, x, torch.inf).amin(-1, keepdim=True).double()
+    low, high = (least - 1).nan_to_num(), most.nan_to_num()
+    low = torch.minimum(low, high)  # a row without units
+    start = _start(x, k).nan_to_num().clamp(low, high)
+    start = torch.where(k <= 0, high, torch.where(k >= x.shape[-1], low, start))
+
+    def evaluate(threshold: Tensor) -> tuple[Tensor, Tensor]:
+        return _excess_and_step(shifted(x, threshold, 1.0).clamp_(0, 1), k)
+
+    return solve_threshold(evaluate, low, high, start, accurate)
+
+
+def _excess_and_step(probs: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Ones are counted and only what lies between 0 and 1 is summed: accurate however large k is.
+
+    Overwrites `probs`.
+    """
+    full = probs.floor()
+    ones = full.sum(-1, keepdim=True).double()
+    part = probs.sub_(full)
+    excess = (ones - k) + part.sum(-1, keepdim=True).double()
+    return excess, excess / part.ceil_().sum(-1, keepdim=True).double()
+
+
+def _start(x: Tensor, k: Tensor) -> Tensor:
+    """The threshold of a subsample of a long row; that of bell-shaped scores for a short one."""
+    n = x.shape[-1]
+    if n > _LONG_ROW:
+        part = x[..., :: n // max(_SUBSAMPLE, n // 32)].contiguous()
+        units = (part > -torch.inf).sum(-1, keepdim=True)
+        return _threshold(part, torch.minimum(k * part.shape[-1] / n, 0.99 * units), 1e-3)
+    mean = x.mean(-1, keepdim=True)
+    spread = torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True).double() / n**0.5
+    start: Tensor = mean.double() - spread * torch.special.ndtri(k / n) - 0.5 * (k < n / 2).double()
+    return start
