@@ -1,12 +1,17 @@
 """πps designs: laws on k-subsets with given inclusion probabilities. Small immutable objects.
 
-| design | probability | joint inclusion | size | law smooth in π |
+| design | log_prob | joint | size | law smooth in π |
 |---|---|---|---|---|
-| `Poisson` | exact | exact | random | yes |
+| `Pivotal()` | exact, O(n) | exact | k | no |
+| `Systematic()` | exact | exact | k | no |
+| `Pivotal(shuffle=True)`, `Systematic(shuffle=True)` | given the `Draw` | – | k | no |
+| `Poisson()` | exact | exact | random | yes |
 """
 
 from ._design import Design as Design
 from ._design import Draw as Draw
+from ._pivotal import Pivotal as Pivotal
 from ._poisson import Poisson as Poisson
+from ._systematic import Systematic as Systematic
 
-__all__ = ["Design", "Draw", "Poisson"]
+__all__ = ["Design", "Draw", "Pivotal", "Poisson", "Systematic"]

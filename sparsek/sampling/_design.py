@@ -20,23 +20,23 @@ class Draw(NamedTuple):
     sample: Tensor
     """k-hot sample, of shape sample_shape + probs.shape and dtype probs.dtype."""
     order: Tensor | None
-    """Permutation a shuffled design worked in: `order[..., j]` is the unit put in place j. None for the other designs."""
+    """Permutation that a shuffled design used: `order[..., j]` is the unit put in place j. None for the others."""
 
 
 class Design(ABC):
     r"""A πps sampling design: a law on subsets of n units with given inclusion probabilities π.
 
-    $P(s_i = 1) = π_i$, and the size $Σ_i s_i$ is $k = Σ_i π_i$ always (⌊k⌋ or ⌈k⌉ where k is not whole). Designs with the same
-    π differ in the rest of their law: entropy, joint inclusion probabilities, cost, and what can be computed.
+    $P(s_i = 1) = π_i$, and the size $Σ_i s_i$ is $k = Σ_i π_i$ always (⌊k⌋ or ⌈k⌉ where k is not whole). Designs with
+    the same π differ in the rest of their law: entropy, joint inclusion probabilities, cost, and what can be computed.
 
-    Designs are small immutable objects. This class does for all of them the checks, the flattening of leading dimensions,
-    precision (computed in float64, returned in the dtype of `probs`) and real k: a phantom unit with $π = ⌈k⌉ - k$ is put
-    after the last unit and dropped after the draw. A row's sum counts as a whole number within $2·10^{-6} \max(1, k)$
-    ($10^{-12} \max(1, k)$ in float64); passing `k` settles it. Samples carry no gradient.
+    Designs are small immutable objects. This class does for all of them the checks, the flattening of leading
+    dimensions, precision (computed in float64, returned in the dtype of `probs`) and real k: a phantom unit with
+    $π = ⌈k⌉ - k$ is put after the last unit and dropped after the draw. A row's sum counts as a whole number within
+    $2·10^{-6} \max(1, k)$ ($10^{-12} \max(1, k)$ in float64); passing `k` settles it. Samples carry no gradient.
 
     Values are checked in eager mode. Under `torch.compile`, `torch.func` transforms, or with validation switched off
-    (`torch.distributions.Distribution.set_default_validate_args(False)`), a row with NaN, with entries outside [0, 1], or
-    whose sum is not its k, gives NaN in that row alone.
+    (`torch.distributions.Distribution.set_default_validate_args(False)`), a row with NaN, with entries outside [0, 1],
+    or whose sum is not its k, gives NaN in that row alone.
 
     A subclass writes `_sample`, and `_log_prob` and `_joint` where they can be computed.
 
@@ -67,8 +67,8 @@ class Design(ABC):
         Args:
             probs: Inclusion probabilities π in [0, 1].
             sample_shape: Shape of independent draws per row.
-            k: Expected size of each row, the sum of `probs`: a number, or a tensor that broadcasts over the batch. It settles
-                whether a sum that is whole up to rounding is whole. Default: the sum itself.
+            k: Expected size of each row, the sum of `probs`: a number, or a tensor that broadcasts over the batch. It
+                settles whether a sum that is whole up to rounding is whole. Default: the sum itself.
             generator: Source of randomness. Default: the generator of the device.
 
         Returns:
@@ -88,7 +88,7 @@ class Design(ABC):
         generator: torch.Generator | None = None,
     ) -> Draw:
         """Draw as :meth:`sample` does, and keep what :meth:`log_prob` needs to score the draw."""
-        shape = _checked_shape(sample_shape)
+        shape = checked_shape(sample_shape)
         with torch.no_grad():
             rows = as_rows(probs, k, self.fixed_size)
             taken = self._sample(rows.probs, rows.size, shape.numel(), generator)
@@ -112,7 +112,7 @@ class Design(ABC):
 
         Raises:
             NotImplementedError: If this design's probability cannot be computed.
-            ValueError: If `probs` or `k` is refused by :meth:`sample`, or `sample` has other entries than 0 and 1 or does not fit.
+            ValueError: If :meth:`sample` refuses `probs` or `k`, or `sample` does not fit or is not made of 0 and 1.
         """
         states = sample.sample if isinstance(sample, Draw) else sample
         shape = _broadcast(probs, states)
@@ -154,7 +154,8 @@ class Design(ABC):
         A sample of another size may come; its value is ignored, but its gradient must be finite.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} has no tractable log_prob; use ConditionalPoisson() or Pivotal(), whose log_prob is exact"
+            f"{type(self).__name__} has no tractable log_prob; "
+            "use ConditionalPoisson() or Pivotal(), whose log_prob is exact"
         )
 
     def _joint(self, probs: Tensor, size: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ class Design(ABC):
         )
 
 
-def _checked_shape(sample_shape: Sequence[int]) -> torch.Size:
+def checked_shape(sample_shape: Sequence[int]) -> torch.Size:
     """Return `sample_shape` as a size; refuse what is not a sequence of whole numbers >= 0."""
     sizes = tuple(sample_shape) if isinstance(sample_shape, Sequence) else None
     if sizes is None or not all(isinstance(s, int | torch.SymInt) and s >= 0 for s in sizes):
@@ -176,7 +177,7 @@ def _checked_shape(sample_shape: Sequence[int]) -> torch.Size:
 def _broadcast(probs: Tensor, sample: Tensor) -> torch.Size:
     """Return the common shape of `probs` and `sample`; refuse another number of units."""
     try:
-        shape = torch.broadcast_shapes(probs.shape, sample.shape)
+        shape: torch.Size = torch.broadcast_shapes(probs.shape, sample.shape)
     except RuntimeError:
         shape = torch.Size()
     if not (probs.dim() and sample.dim() and shape and probs.shape[-1] == sample.shape[-1]):

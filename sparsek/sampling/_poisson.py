@@ -16,8 +16,8 @@ class Poisson(Design):
     r"""Poisson sampling: unit i is in with probability $π_i$, independently. The size is random.
 
     $\log P(s) = Σ_i s_i \log π_i + (1 - s_i) \log(1 - π_i)$, of mean size $Σ π_i$ and variance $Σ π_i (1 - π_i)$, and
-    $π_{ij} = π_i π_j$. It is the design of largest entropy when the size is free. Any sum is legal; a given `k` is the expected
-    size and is checked against it.
+    $π_{ij} = π_i π_j$. It is the design of largest entropy when the size is free. Any sum is legal; a given `k` is the
+    expected size, which the sum must agree with.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Inclusion probabilities as rows whose sum is a whole number: checks, precision and the phantom unit, once for all designs."""
+"""Inclusion probabilities as rows that sum to whole numbers: checks, precision and the phantom unit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Rows(NamedTuple):
     """What a design works on."""
 
     probs: Tensor
-    """(rows, m) in float64 (float32 on devices without it). Every row sums to its size; m = n, or n + 1 with the phantom."""
+    """(rows, m) in float64 (float32 on devices without it). Rows sum to their size; m = n, or n + 1 with phantom."""
     size: Tensor
     """(rows,) whole numbers, in the dtype of `probs`; for a design of random size, the expected size."""
     n: int
@@ -46,7 +46,7 @@ def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool) -> Rows:
     batch, n = probs.shape[:-1], probs.shape[-1]
     if k is not None:
         check_k(k, batch, n)
-    work = probs.to(working_dtype(probs)).reshape(batch.numel(), n)
+    work = probs.to(working_dtype(probs.device)).reshape(batch.numel(), n)
     total = work.sum(-1)
     target = _target(total, k, batch, tolerance(probs.dtype, given=False))
     miss = (target - total).detach()
@@ -65,15 +65,15 @@ def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool) -> Rows:
     return Rows(work, size, n, valid)
 
 
-def working_dtype(probs: Tensor) -> torch.dtype:
+def working_dtype(device: torch.device) -> torch.dtype:
     """Return float64: cumulative sums and tree sums of 1e6 units lose the small probabilities in float32."""
-    return torch.float32 if probs.device.type == "mps" else torch.float64
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def tolerance(dtype: torch.dtype, *, given: bool) -> float:
     """Return how far a sum may lie from a size s, in units of max(1, s).
 
-    A given k also admits the rounding of the entries to a half-precision `dtype`, half a unit in the last place of each.
+    A given k also admits the rounding of the entries to a half-precision `dtype`, half an ulp in each.
     """
     if dtype == torch.float64:
         return 1e-12
@@ -93,7 +93,7 @@ def _target(total: Tensor, k: float | Tensor | None, batch: torch.Size, near: fl
 def _check(
     probs: Tensor, work: Tensor, excess: Tensor, phantom: Tensor | None = None
 ) -> tuple[Tensor | None, bool, bool]:
-    """Return (valid rows or None, whether sums are exact already, whether a phantom is needed); raise where values show.
+    """Return (valid rows or None, whether sums are exact, whether a phantom is needed); raise where values show.
 
     One look at the device for all questions.
     """
@@ -110,13 +110,13 @@ def _check(
     if not worst <= 1:
         raise ValueError(
             "probs must sum to k in every row, within "
-            f"{tolerance(probs.dtype, given=True):.1e}·max(1, k) for {probs.dtype}; one row is {worst:.3g} times that away"
+            f"{tolerance(probs.dtype, given=True):.1e}·max(1, k) for {probs.dtype}; one row is {worst:.3g} of that off"
         )
     return None, worst * tolerance(probs.dtype, given=True) <= tolerance(torch.float64, given=True), most > 0
 
 
 def _spread(probs: Tensor, total: Tensor, miss: Tensor) -> Tensor:
-    """Return `probs` with `miss` added to each row in proportion to π(1 - π). The gradient passes as if nothing was added."""
+    """Return `probs` with `miss` added to each row in proportion to π(1 - π). The gradient passes straight through."""
     with torch.no_grad():
         square = probs * probs
         room = total - square.sum(-1)
