@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from sparsek._validation import check_dim, check_floating, check_k, check_mask, check_positive, values_visible
+from sparsek._validation import (
+    check_dim,
+    check_floating,
+    check_k,
+    check_mask,
+    check_positive,
+    inspectable,
+    values_visible,
+)
 
 from ._saturated import shifted
 from ._threshold import solve
@@ -87,12 +95,8 @@ def sigmoid_topk(
         k = _column("k", k, scores)
     if isinstance(temperature, Tensor):
         temperature = _column("temperature", temperature, scores)
-    double = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
-    if torch.compiler.is_compiling():
-        probs, _ = _solve_op(double, _as_tensor(k, double), _as_tensor(temperature, double))
-    else:
-        probs, _ = _SigmoidTopK.apply(double, k, temperature)
-    probs = probs.to(input.dtype)
+    working = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+    probs = _apply(working, k, temperature).to(input.dtype)
     if hard:
         k = k.squeeze(-1) if isinstance(k, Tensor) else k
         probs = topk_mask(scores.detach(), k.detach() if isinstance(k, Tensor) else k) + (probs - probs.detach())
@@ -131,20 +135,31 @@ def _rows(value: float | Tensor, batch: torch.Size) -> float | Tensor:
 
 
 class _Gradient:
-    """The implicit derivative of a solved row, as a linear map that is its own transpose in the scores."""
+    """The implicit derivative of a solved row."""
 
-    def __init__(self, scores: Tensor, temperature: float | Tensor, probs: Tensor, threshold: Tensor) -> None:
+    def __init__(
+        self, scores: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tensor, threshold: Tensor
+    ) -> None:
         self.scores, self.temperature, self.threshold = scores, temperature, threshold
         self.slope = torch.addcmul(probs, probs, probs, value=-1)
-        spread = self.slope.sum(-1, keepdim=True)
-        resolved = spread > 1e4 * torch.finfo(probs.dtype).eps * probs.detach().sum(-1, keepdim=True)
+        self.spread = self.slope.sum(-1, keepdim=True)
         self.weights: Tensor | None = None
-        self.spread = spread
-        if not values_visible(scores) or not bool(resolved.all()):
-            self.weights = torch.where(resolved, self.slope / torch.where(resolved, spread, 1.0), self._limit())
+        least = 1e4 * torch.finfo(probs.dtype).eps * (k.detach() if isinstance(k, Tensor) else k)
+        if not self._resolved(least):
+            resolved = self.spread > least
+            self.weights = torch.where(resolved, self.slope / torch.where(resolved, self.spread, 1.0), self._limit())
+
+    def _resolved(self, least: float | Tensor) -> bool:
+        """Whether Σd of every row is far above its rounding error, as far as Python may look."""
+        if not inspectable(self.spread):
+            return False
+        spread = self.spread.detach()
+        if isinstance(least, Tensor):
+            return bool((spread > least).all())
+        return spread.numel() > 0 and spread.min().item() > least
 
     def _limit(self) -> Tensor:
-        """w of a saturated row, in log space."""
+        """W of a saturated row, in log space."""
         with torch.no_grad():
             logits = self.logits()
             log_slope = -logits.abs() - 2 * torch.nn.functional.softplus(-logits.abs())
@@ -152,18 +167,18 @@ class _Gradient:
 
     def logits(self) -> Tensor:
         """(x − τ)/T, with τ held: enough wherever a constant added to all of them cancels."""
-        temperature = self.temperature
-        return shifted(self.scores, self.threshold.detach(), temperature)
+        return shifted(self.scores, self.threshold.detach(), self.temperature)
 
-    def mean(self, value: Tensor) -> Tensor:
-        """⟨w, value⟩ along the row."""
+    def mean_and_product(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """⟨w, value⟩ along the row, and d ∘ (value − ⟨w, value⟩): the Jacobian in x/T applied to `value`."""
         if self.weights is not None:
-            return (self.weights * value).sum(-1, keepdim=True)
-        return torch.linalg.vecdot(self.slope, value).unsqueeze(-1) / self.spread
-
-    def centred(self, value: Tensor, mean: Tensor) -> Tensor:
-        """d ∘ (value − mean): the Jacobian in x/T applied to `value`."""
-        return self.slope * (value - mean)
+            mean = (self.weights * value).sum(-1, keepdim=True)
+            return mean, self.slope * (value - mean)
+        product = self.slope * value
+        mean = product.sum(-1, keepdim=True) / self.spread
+        if product.requires_grad or not inspectable(product):
+            return mean, torch.addcmul(product, self.slope, mean, value=-1)
+        return mean, product.addcmul_(self.slope, mean, value=-1)
 
     def divided(self, value: Tensor) -> Tensor:
         """`value` / T."""
@@ -175,31 +190,74 @@ class _Gradient:
 def _backward(
     grad: Tensor,
     scores: Tensor,
+    k: float | Tensor,
     temperature: float | Tensor,
     probs: Tensor,
     threshold: Tensor,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients to scores, k and temperature (the last two summed to (..., 1))."""
-    gradient = _Gradient(scores, temperature, probs, threshold)
-    mean = gradient.mean(grad)
-    to_scores = to_temperature = None
-    if needs[0] or needs[2]:
-        to_logits = gradient.centred(grad, mean)
-        to_scores = gradient.divided(to_logits)
-    if needs[2]:
-        logits = gradient.logits()
-        product = torch.where(probs.detach() * (1 - probs.detach()) > 0, to_logits * logits, 0.0)
-        to_temperature = -gradient.divided(product.sum(-1, keepdim=True)).double()
-    return to_scores, mean.double() if needs[1] else None, to_temperature
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients to scores, and to k and temperature where those are tensors."""
+    gradient = _Gradient(scores, k, temperature, probs, threshold)
+    mean, to_logits = gradient.mean_and_product(grad)
+    to_k = mean.double().sum_to_size(k.shape) if isinstance(k, Tensor) else None
+    to_temperature = None
+    if isinstance(temperature, Tensor):
+        # 0 · ∞ at units that are never or always selected counts as 0.
+        product = torch.where(gradient.slope.detach() > 0, to_logits * gradient.logits(), 0.0)
+        to_temperature = -gradient.divided(product.sum(-1, keepdim=True)).double().sum_to_size(temperature.shape)
+    return gradient.divided(to_logits), to_k, to_temperature
 
 
-def _sum_to(grad: Tensor | None, like: float | Tensor) -> Tensor | None:
-    return grad.sum_to_size(like.shape) if grad is not None and isinstance(like, Tensor) else None
+def _derivable(*values: float | Tensor) -> bool:
+    """Whether any derivative may be asked for: a graph is being recorded, or a forward-mode level is open."""
+    recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)
+    return recorded or torch.autograd.forward_ad._current_level >= 0
+
+
+def _apply(scores: Tensor, k: float | Tensor, temperature: float | Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _solve_op(scores, _as_tensor(k, scores), _as_tensor(temperature, scores))[0]
+    if torch._C._are_functorch_transforms_active():
+        return _Transformable.apply(scores, k, temperature)[0]
+    if _derivable(scores, k, temperature):
+        return _SigmoidTopK.apply(scores, k, temperature)
+    return _forward(scores, k, temperature, values_visible(scores))[0]
 
 
 class _SigmoidTopK(torch.autograd.Function):
-    """(scores, k, temperature) → (probs, threshold), units last. The threshold is saved, not differentiated."""
+    """(scores, k, temperature) → probs, units last. The threshold is saved, not differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, k: float | Tensor, temperature: float | Tensor) -> Tensor:
+        output = _forward(scores, k, temperature, values_visible(scores))
+        _save(ctx, (scores, k, temperature), output)
+        return output[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (None, None, None) if grad is None else _backward(grad, *_saved(ctx))
+
+    @staticmethod
+    def jvp(ctx: Any, scores_t: Tensor | None, k_t: Tensor | None, temperature_t: Tensor | None) -> Tensor:
+        scores, k, temperature, probs, threshold = _saved(ctx)
+        gradient = _Gradient(scores, k, temperature, probs, threshold)
+        tangent = torch.zeros_like(probs)
+        if scores_t is not None:
+            tangent = tangent + gradient.divided(scores_t)
+        if temperature_t is not None:
+            held = torch.where(gradient.slope > 0, gradient.logits(), 0.0)
+            tangent = tangent - gradient.divided(held * temperature_t.to(probs.dtype))
+        result = gradient.mean_and_product(tangent)[1]
+        if k_t is not None:
+            weights = gradient.slope / gradient.spread if gradient.weights is None else gradient.weights
+            result = result + weights * k_t.to(probs.dtype)
+        return result
+
+
+class _Transformable(torch.autograd.Function):
+    """The same under `torch.func` transforms, which cost as much as a short row: plain eager goes without.
+
+    Here whatever is saved must be an input or an output, so the threshold is a second output.
+    """
 
     @staticmethod
     def forward(scores: Tensor, k: float | Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -207,45 +265,16 @@ class _SigmoidTopK(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        scores, k, temperature = inputs
-        probs, threshold = output
-        ctx.mark_non_differentiable(threshold)
-        ctx.set_materialize_grads(False)
-        ctx.k_is_tensor = isinstance(k, Tensor)
-        ctx.temperature = None if isinstance(temperature, Tensor) else temperature
-        tensors = (scores, probs, threshold, *(v for v in (k, temperature) if isinstance(v, Tensor)))
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
-
-    @staticmethod
-    def _saved(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float | Tensor]:
-        scores, probs, threshold, *rest = ctx.saved_tensors
-        k = rest.pop(0) if ctx.k_is_tensor else None
-        return scores, probs, threshold, k, rest.pop() if ctx.temperature is None else ctx.temperature
+        ctx.mark_non_differentiable(output[1])
+        _save(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return None, None, None
-        scores, probs, threshold, k, temperature = _SigmoidTopK._saved(ctx)
-        to_scores, to_k, to_temperature = _backward(grad, scores, temperature, probs, threshold, ctx.needs_input_grad)
-        return to_scores, _sum_to(to_k, 0.0 if k is None else k), _sum_to(to_temperature, temperature)
+        return _SigmoidTopK.backward(ctx, grad)
 
     @staticmethod
-    def jvp(ctx: Any, scores_t: Tensor | None, k_t: Tensor | None, temperature_t: Tensor | None) -> tuple[Tensor, None]:
-        scores, probs, threshold, _, temperature = _SigmoidTopK._saved(ctx)
-        gradient = _Gradient(scores, temperature, probs, threshold)
-        tangent = torch.zeros_like(probs)
-        if scores_t is not None:
-            tangent = tangent + gradient.divided(scores_t)
-        if temperature_t is not None:
-            held = torch.where(gradient.slope > 0, gradient.logits(), 0.0)
-            tangent = tangent - gradient.divided(held * temperature_t.to(probs.dtype))
-        result = gradient.centred(tangent, gradient.mean(tangent))
-        if k_t is not None:
-            weights = gradient.slope / gradient.spread if gradient.weights is None else gradient.weights
-            result = result + weights * k_t.to(probs.dtype)
-        return result, None
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
+        return _SigmoidTopK.jvp(ctx, *tangents), None
 
     @staticmethod
     def vmap(
@@ -254,7 +283,23 @@ class _SigmoidTopK(torch.autograd.Function):
         size, rank = info.batch_size, scores.dim() - (in_dims[0] is not None)
         scores = scores.expand(size, *scores.shape) if in_dims[0] is None else scores.movedim(in_dims[0], 0)
         k, temperature = (_batched(v, d, rank) for v, d in zip((k, temperature), in_dims[1:], strict=True))
-        return _SigmoidTopK.apply(scores, k, temperature), (0, 0)
+        return _Transformable.apply(scores, k, temperature), (0, 0)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    scores, k, temperature = inputs
+    ctx.set_materialize_grads(False)
+    ctx.numbers = [None if isinstance(v, Tensor) else v for v in (k, temperature)]
+    tensors = (scores, *output, *(v for v in (k, temperature) if isinstance(v, Tensor)))
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def _saved(ctx: Any) -> tuple[Tensor, float | Tensor, float | Tensor, Tensor, Tensor]:
+    """Scores, k, temperature, probs, threshold."""
+    scores, probs, threshold, *tensors = ctx.saved_tensors
+    k, temperature = (tensors.pop(0) if number is None else number for number in ctx.numbers)
+    return scores, k, temperature, probs, threshold
 
 
 def _batched(value: float | Tensor, dim: int | None, rank: int) -> float | Tensor:
@@ -285,9 +330,7 @@ def _setup_op(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: t
 
 
 def _backward_op(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    scores, k, temperature, probs, threshold = ctx.saved_tensors
-    to_scores, to_k, to_temperature = _backward(grad, scores, temperature, probs, threshold, ctx.needs_input_grad)
-    return to_scores, _sum_to(to_k, k), _sum_to(to_temperature, temperature)
+    return _backward(grad, *ctx.saved_tensors)
 
 
 _solve_op.register_autograd(_backward_op, setup_context=_setup_op)

@@ -54,18 +54,12 @@ def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, *, validate
         ValueError: k < 0, k above the number of valid units, or fewer than the number of +inf entries, in some row.
     """
     rows, n = x.shape
-    if rows == 1 and n > 0 and _scalar(temperature):
-        probs = torch.empty_like(x)
-        threshold = _solve_row(x[0], float(k), float(temperature), probs[0])
-        if threshold is not None:
-            return Solution(probs, torch.full((1, 1), threshold, dtype=torch.float64, device=x.device))
-    column = torch.empty((rows, 1), dtype=torch.float64, device=x.device)
-    k = column.copy_(k) if isinstance(k, Tensor) else column.fill_(k)
+    if rows == 1 and n > 0 and _scalar(k) and _scalar(temperature):
+        return _solve_one(x.reshape(n), float(k), float(temperature), validate)
+    column = k if isinstance(k, Tensor) else torch.full((1, 1), k, dtype=torch.float64, device=x.device)
     if n == 0 or rows == 0:
-        return Solution(torch.empty_like(x), torch.zeros_like(k))
-    if rows == 1:
-        return Solution(*solve_saturated(x, k, temperature, torch.full_like(k, math.nan), validate=validate))
-    return _solve_rows(x, k, temperature, validate)
+        return Solution(torch.empty_like(x), x.new_zeros((rows, 1), dtype=torch.float64))
+    return _solve_rows(x, column, temperature, validate)
 
 
 def _scalar(value: float | Tensor) -> bool:
@@ -75,15 +69,24 @@ def _scalar(value: float | Tensor) -> bool:
 # ── Stage 1, one row: scalars are Python numbers, since at n = 1e3 a tensor operation costs what softmax costs ──────────
 
 
+def _solve_one(x: Tensor, k: float, temperature: float, validate: bool) -> Solution:
+    probs = torch.empty_like(x)
+    threshold = _solve_row(x, k, temperature, probs) if 0 < k < x.numel() else None
+    if threshold is not None:
+        return Solution(probs.unsqueeze(0), torch.full((1, 1), threshold, dtype=torch.float64, device=x.device))
+    column = torch.full((1, 1), k, dtype=torch.float64, device=x.device)
+    start = torch.full_like(column, math.nan)
+    return Solution(*solve_saturated(x.unsqueeze(0), column, temperature, start, validate=validate))
+
+
 def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> float | None:
     """Solve one regular row into `probs`; None where the row needs a later stage."""
     n = x.numel()
-    if not 0 < k < n:
-        return None
     limits = precision(x.dtype)
-    threshold = _start_row(x, k / n, temperature, probs)
+    one = x.new_ones(())
+    threshold = _start_row(x, k / n, temperature, probs, one)
     for _ in range(PLAIN_PASSES):
-        total, spread = _pass_row(x, threshold, temperature, probs)
+        total, spread = _pass_row(x, threshold, temperature, probs, one)
         if not (0 < total < n and spread >= limits.saturation * total):
             return None
         step = _newton_row(total, spread, k, n)
@@ -94,13 +97,14 @@ def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> float 
     return None
 
 
-def _pass_row(x: Tensor, threshold: float, temperature: float, probs: Tensor) -> tuple[float, float]:
-    torch.sub(x, threshold, out=probs)
+def _pass_row(x: Tensor, threshold: float, temperature: float, probs: Tensor, one: Tensor) -> tuple[float, float]:
+    """Write σ((x - threshold)/T); return its sum and Σσ(1-σ). A 0-d operand with `alpha` costs half a Python operand."""
+    torch.sub(x, one, alpha=threshold, out=probs)
     if temperature != 1:
         probs.div_(temperature)
     probs.sigmoid_()
     total = probs.sum().item()
-    return total, total - torch.dot(probs, probs).item()
+    return total, total - probs.dot(probs).item()
 
 
 def _newton_row(total: float, spread: float, k: float, n: int) -> float:
@@ -108,26 +112,25 @@ def _newton_row(total: float, spread: float, k: float, n: int) -> float:
     return -distance * total * (n - total) / (spread * n)
 
 
-def _start_row(x: Tensor, share: float, temperature: float, buffer: Tensor) -> float:
+def _start_row(x: Tensor, share: float, temperature: float, buffer: Tensor, one: Tensor) -> float:
     n = x.numel()
     if n > _LONG_ROW:
-        part = x[:: n // max(_SUBSAMPLE, n // 32)].contiguous()
-        found = _solve_part(part, share, temperature)
+        found = _solve_part(x[:: n // max(_SUBSAMPLE, n // 32)].contiguous(), share, temperature)
         if found is not None:
             return found
-    mean = x.mean().item()
-    torch.sub(x, mean, out=buffer)
-    variance = torch.dot(buffer, buffer).item() / (n * temperature * temperature)
+    mean = x.sum().item() / n
+    torch.sub(x, one, alpha=mean, out=buffer)
+    variance = buffer.dot(buffer).item() / (n * temperature * temperature)
     return mean - temperature * _logit(share) * math.sqrt(1 + math.pi / 8 * variance)
 
 
 def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
     """Solve a subsample as far as sampling error makes worth while."""
     n, k = part.numel(), share * part.numel()
-    probs = torch.empty_like(part)
-    threshold = _start_row(part, share, temperature, probs)
+    probs, one = torch.empty_like(part), part.new_ones(())
+    threshold = _start_row(part, share, temperature, probs, one)
     for _ in range(PLAIN_PASSES):
-        total, spread = _pass_row(part, threshold, temperature, probs)
+        total, spread = _pass_row(part, threshold, temperature, probs, one)
         if not (0 < total < n and spread >= 1e-3 * total):
             break
         step = _newton_row(total, spread, k, n)
@@ -137,7 +140,8 @@ def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
     if not bool(part.isfinite().all()):
         return None
     column = torch.full((1, 1), k, dtype=torch.float64, device=part.device)
-    return solve_saturated(part[None], column, temperature, torch.full_like(column, math.nan), validate=False)[1].item()
+    start = torch.full_like(column, math.nan)
+    return solve_saturated(part.unsqueeze(0), column, temperature, start, validate=False)[1].item()
 
 
 def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: float, limits: Precision) -> None:
@@ -148,7 +152,7 @@ def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: floa
     slope = torch.addcmul(probs, probs, probs, value=-1)
     shift = missing / spread
     if abs(step) > limits.first_order:
-        curvature = spread - 2 * torch.dot(slope, probs).item()
+        curvature = spread - 2 * slope.dot(probs).item()
         shift = 2 * shift / (1 + math.sqrt(max(1 + 2 * shift * curvature / spread, 0)))
         slope.addcmul_(slope, probs, value=-shift / (1 + shift / 2))
         shift *= 1 + shift / 2
@@ -159,63 +163,69 @@ def _logit(share: float) -> float:
     return math.log(share) - math.log1p(-share)
 
 
-# ── Stage 1, many rows: scalars are (rows, 1) float64 tensors ──────────────────────────────────────────────────────────
+# ── Stage 1, many rows: scalars are float64 columns ────────────────────────────────────────────────────────────────────
 
 
 def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, validate: bool) -> Solution:
+    """Solve rows; `k` is (rows, 1), or (1, 1) for all of them."""
     limits = precision(x.dtype)
     probs = torch.empty_like(x)
     threshold, valid = _start_rows(x, k, temperature, probs)
+    target = torch.logit(k / valid)
     for _ in range(PLAIN_PASSES):
         total, spread = _pass_rows(x, threshold, temperature, probs)
-        step = _newton_rows(total, spread, k, valid)
-        threshold = threshold - step * temperature
-        size = step.abs()
-        largest = size.max().item()
+        step = _newton_rows(total, spread, target, valid)
+        threshold = threshold - step * temperature if _scaled(temperature) else threshold - step
+        largest = step.abs().max().item()
         if largest <= limits.second_order:
             break
     polish_rows(probs, total, spread, k, first_order=largest <= limits.first_order)
-    solved = (size <= limits.second_order) & (spread >= limits.saturation * total)
-    if not bool(solved.all()):
-        left = (~solved).squeeze(1).nonzero().squeeze(1)
+    margin = spread - limits.saturation * total
+    if not (largest <= limits.second_order and margin.min().item() >= 0):
+        left = (~((step.abs() <= limits.second_order) & (margin >= 0))).squeeze(1).nonzero().squeeze(1)
         part = temperature[left] if isinstance(temperature, Tensor) else temperature
-        probs[left], threshold[left] = solve_saturated(x[left], k[left], part, threshold[left], validate=validate)
+        k = k.expand_as(threshold)[left]
+        probs[left], threshold[left] = solve_saturated(x[left], k, part, threshold[left], validate=validate)
     return Solution(probs, threshold)
+
+
+def _scaled(temperature: float | Tensor) -> bool:
+    return isinstance(temperature, Tensor) or temperature != 1
 
 
 def _pass_rows(x: Tensor, threshold: Tensor, temperature: float | Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
     torch.sub(x, threshold.to(x.dtype), out=probs)
-    if isinstance(temperature, Tensor):
-        probs.div_(temperature.to(x.dtype))
-    elif temperature != 1:
-        probs.div_(temperature)
+    if _scaled(temperature):
+        probs.div_(temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature)
     probs.sigmoid_()
     total = probs.sum(-1, keepdim=True).double()
     return total, total - torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square()
 
 
-def _newton_rows(total: Tensor, spread: Tensor, k: Tensor, valid: Tensor) -> Tensor:
-    distance = torch.log(total / k) - torch.log((valid - total) / (valid - k))
-    return -distance * total * (valid - total) / (spread * valid)
+def _newton_rows(total: Tensor, spread: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    share = total / valid
+    distance = target - torch.logit(share)
+    return distance * torch.addcmul(share, share, share, value=-1) * (valid / spread)
 
 
 def _start_rows(x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-    """Threshold to start from, and the number of valid units."""
+    """Thresholds to start from, and the number of valid units; both broadcast over the rows."""
     n = x.shape[1]
-    valid = torch.full_like(k, n)
-    mean = x.mean(-1, keepdim=True)
-    regular = bool(mean.isfinite().all())
-    if not regular:
-        finite = x.isfinite()
+    total = x.sum(-1, keepdim=True)
+    regular = math.isfinite(total.sum().item())
+    if regular:
+        valid = torch.full((1, 1), n, dtype=torch.float64, device=x.device)
+        if n > _LONG_ROW:
+            part = x[:, :: n // max(_SUBSAMPLE, n // 32)].contiguous()
+            return _solve_rows(part, k * (part.shape[1] / n), temperature, False).threshold, valid
+    else:
         valid = (x != -math.inf).sum(-1, keepdim=True).double()
-        mean = torch.where(finite, x, 0).sum(-1, keepdim=True) / valid.to(x.dtype)
-    share = k / valid
-    if n > _LONG_ROW and regular:
-        part = x[:, :: n // max(_SUBSAMPLE, n // 32)].contiguous()
-        return _solve_rows(part, share * part.shape[1], temperature, False).threshold, valid
-    torch.sub(x, mean, out=buffer)
+        finite = x.isfinite()
+        total = torch.where(finite, x, 0).sum(-1, keepdim=True)
+    mean = total.double() / valid
+    torch.sub(x, mean.to(x.dtype), out=buffer)
     if not regular:
         buffer.masked_fill_(~finite, 0)
-    deviation = torch.linalg.vector_norm(buffer, dim=-1, keepdim=True).double() / temperature
-    widening = (1 + math.pi / 8 * deviation.square() / valid).sqrt()
-    return mean.double() - temperature * torch.logit(share) * widening, valid
+    deviation = torch.linalg.vector_norm(buffer, dim=-1, keepdim=True).double()
+    variance = deviation.square() / (valid * temperature * temperature)
+    return mean - temperature * torch.logit(k / valid) * (1 + math.pi / 8 * variance).sqrt(), valid
