@@ -16,9 +16,9 @@ has `surrogate(fn, ...)`, which returns the mean loss with the estimate as its g
 """
 
 from ._estimator import Estimator as Estimator
-from ._estimator import LossEstimator as LossEstimator
 from ._estimator import PathwiseEstimator as PathwiseEstimator
 from ._imle import IMLE as IMLE
+from ._loss_estimator import LossEstimator as LossEstimator
 from ._muprop import MuProp as MuProp
 from ._reinmax import ReinMax as ReinMax
 from ._relaxed import Relaxed as Relaxed

@@ -1,9 +1,8 @@
-"""The two contracts of a gradient estimator, and what both ask of a relaxation, a design and k."""
+"""What every gradient estimator asks of a relaxation, a design and k, and the contract of the pathwise ones."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -87,54 +86,6 @@ class PathwiseEstimator(Estimator, ABC):
 
         Raises:
             ValueError: If the parts do not fit together, or an argument is out of range.
-        """
-
-
-class LossEstimator(Estimator, ABC):
-    """An estimator that needs the loss as a function of the sample."""
-
-    @abstractmethod
-    def surrogate(
-        self,
-        fn: Callable[[Tensor], Tensor],
-        input: Tensor,
-        k: float | Tensor,
-        relaxation: Relaxation = SIGMOID_TOPK,
-        design: Design | None = None,
-        num_samples: int = 2,
-        generator: torch.Generator | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return a loss to call `backward` on: its value is the mean loss, its gradient the estimate.
-
-        Gradients to what `fn` closes over (its own parameters, or `input` used in other ways) are those of the mean
-        loss over the samples drawn: unbiased, and not touched by the estimator.
-
-        Shape:
-            - input: (..., n), rows are independent.
-            - k: a number, or a tensor that broadcasts to (...).
-            - mask: broadcasts to (..., n).
-            - output: scalar.
-
-        Args:
-            fn: Loss of a sample. It gets a sample of the shape and dtype of `input` and returns the loss of every
-                row, shape (...), or of groups of rows: any leading part of (...), down to a scalar for all rows. The
-                scores of the rows behind one loss add up, so the variance is least with one loss a row. A loss must
-                not depend on the rows of another.
-            input: Free scores.
-            k: Number of units to pick, in [0, number of valid units].
-            relaxation: Maps scores to inclusion probabilities.
-            design: Draws the samples; None = `ConditionalPoisson()`.
-            num_samples: Number of samples per row, at least 1.
-            generator: Source of randomness.
-            mask: True = keep; masked units are never drawn and get no gradient.
-
-        Returns:
-            The mean of the losses over samples and rows.
-
-        Raises:
-            ValueError: If the parts do not fit together, or an argument or what `fn` returns is out of range.
         """
 
 

@@ -10,30 +10,15 @@ from torch import Tensor
 
 def losses(fn: Callable[[Tensor], Tensor], samples: Tensor, vectorize: bool) -> Tensor:
     """Apply `fn` to samples of shape (m, ..., n): (m, *P), where P is a leading part of (...)."""
-    check_num_samples(len(samples))
-    if vectorize:
-        loss = fn(samples)
-        shared = isinstance(loss, Tensor) and loss.dim() == 0
-        if shared:
-            raise ValueError(
-                "fn must return one loss per sample with vectorize=True, shape (num_samples, ...), got a scalar"
-            )
-    else:
-        loss = torch.stack([_tensor(fn(sample)) for sample in samples])
-    loss = _tensor(loss)
-    if loss.shape != samples.shape[: loss.dim()] or loss.dim() >= samples.dim():
+    loss = _tensor(fn(samples)) if vectorize else torch.stack([_tensor(fn(sample)) for sample in samples])
+    allowed = samples.shape[:-1]
+    if loss.dim() == 0 or loss.shape != allowed[: loss.dim()]:
+        first = 0 if vectorize else 1  # without the dimension of the samples, which `fn` does not see then
         raise ValueError(
-            "fn must return one loss per row, or per leading group of rows: a leading part of shape "
-            f"{tuple(samples.shape[:-1] if vectorize else samples.shape[1:-1])}, "
-            f"got {tuple(loss.shape if vectorize else loss.shape[1:])}"
+            f"fn must return one loss per row or group of rows, a leading part of shape {tuple(allowed[first:])}"
+            f"{' that has num_samples in front' if vectorize else ''}, got shape {tuple(loss.shape[first:])}"
         )
     return loss
-
-
-def check_num_samples(num_samples: int) -> None:
-    """Refuse fewer than one sample."""
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
 
 
 def _tensor(loss: object) -> Tensor:

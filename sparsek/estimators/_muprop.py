@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsek.relaxations import Relaxation
-from sparsek.sampling import Design
-
-from ._estimator import SIGMOID_TOPK, LossEstimator, fixed, widen
-from ._losses import check_num_samples, losses, mean_with_gradient, per_loss
-from ._score import design_with_score
+from ._loss_estimator import LossEstimator
+from ._losses import losses, per_loss
 
 
 @dataclass(frozen=True)
@@ -58,34 +54,13 @@ class MuProp(LossEstimator):
 
     vectorize: bool = False
 
-    def resolve_design(self, design: Design | None) -> Design:
-        """Return `design`, or `ConditionalPoisson()` where it is None; warn of one that is not smooth."""
-        return design_with_score(design)
-
-    def surrogate(
-        self,
-        fn: Callable[[Tensor], Tensor],
-        input: Tensor,
-        k: float | Tensor,
-        relaxation: Relaxation = SIGMOID_TOPK,
-        design: Design | None = None,
-        num_samples: int = 2,
-        generator: torch.Generator | None = None,
-        *,
-        mask: Tensor | None = None,
+    def _carrier(
+        self, fn: Callable[[Tensor], Tensor], probs: Tensor, samples: Tensor, loss: Tensor, log_prob: Tensor
     ) -> Tensor:
-        """Return the mean loss with the estimate as its gradient; see :class:`LossEstimator`."""
-        self.check(k, relaxation)
-        check_num_samples(num_samples)
-        law = self.resolve_design(design)
-        probs = relaxation(widen(input), k, mask=mask, generator=generator)
-        draw = law.draw(probs.detach(), (num_samples,), k=fixed(k), generator=generator)
-        loss = losses(fn, draw.sample.to(input.dtype), self.vectorize)
-        value, slope = self._expand(fn, probs.detach().to(input.dtype))
-        linear = per_loss((slope * (draw.sample - probs.detach())).sum(-1), loss.dim())
-        log_prob = per_loss(law.log_prob(probs, draw, k=k), loss.dim())
+        value, slope = self._expand(fn, probs.detach().to(samples.dtype))
+        linear = per_loss((slope * (samples - probs.detach())).sum(-1), loss.dim())
         path = per_loss((slope * probs).sum(-1), loss.dim() - 1)
-        return mean_with_gradient(loss, log_prob * (loss.detach() - value - linear) + path)
+        return log_prob * (loss - value - linear) + path
 
     def _expand(self, fn: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor, Tensor]:
         """Value and gradient of f at `point`, both detached and without the sample dimension."""

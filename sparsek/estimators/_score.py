@@ -35,5 +35,5 @@ def _warn_if_unfit(design: Design) -> None:
     warnings.warn(
         f"design {design!r} {reason}; use ConditionalPoisson() with an estimator that uses the score",
         ScoreWarning,
-        stacklevel=4,
+        stacklevel=5,  # the caller of the estimator, or of the module that holds it
     )

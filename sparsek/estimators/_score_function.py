@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from sparsek.relaxations import Relaxation
-from sparsek.sampling import Design
-
-from ._estimator import SIGMOID_TOPK, LossEstimator, fixed, widen
-from ._losses import check_num_samples, losses, mean_with_gradient, per_loss
-from ._score import design_with_score
+from ._loss_estimator import LossEstimator
 
 
 @dataclass(frozen=True)
@@ -59,31 +53,10 @@ class ScoreFunction(LossEstimator):
 
     vectorize: bool = False
 
-    def resolve_design(self, design: Design | None) -> Design:
-        """Return `design`, or `ConditionalPoisson()` where it is None; warn of one that is not smooth."""
-        return design_with_score(design)
-
-    def surrogate(
-        self,
-        fn: Callable[[Tensor], Tensor],
-        input: Tensor,
-        k: float | Tensor,
-        relaxation: Relaxation = SIGMOID_TOPK,
-        design: Design | None = None,
-        num_samples: int = 2,
-        generator: torch.Generator | None = None,
-        *,
-        mask: Tensor | None = None,
+    def _carrier(
+        self, fn: Callable[[Tensor], Tensor], probs: Tensor, samples: Tensor, loss: Tensor, log_prob: Tensor
     ) -> Tensor:
-        """Return the mean loss with the estimate as its gradient; see :class:`LossEstimator`."""
-        self.check(k, relaxation)
-        check_num_samples(num_samples)
-        law = self.resolve_design(design)
-        probs = relaxation(widen(input), k, mask=mask, generator=generator)
-        draw = law.draw(probs.detach(), (num_samples,), k=fixed(k), generator=generator)
-        loss = losses(fn, draw.sample.to(input.dtype), self.vectorize)
-        log_prob = per_loss(law.log_prob(probs, draw, k=k), loss.dim())
-        return mean_with_gradient(loss, log_prob * _leave_one_out(loss.detach()))
+        return log_prob * _leave_one_out(loss)
 
 
 def _leave_one_out(loss: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def test_bad_input_is_refused(estimator):
 
 
 def test_loss_without_samples_dimension_or_derivative_is_refused():
-    with pytest.raises(ValueError, match="one loss per sample"):
+    with pytest.raises(ValueError, match="num_samples in front"):
         ScoreFunction(vectorize=True).surrogate(lambda s: s.sum(), torch.zeros(4), 2)
     with pytest.raises(ValueError, match="use ScoreFunction"):
         MuProp().surrogate(lambda s: (s > 0.5).double().sum(-1), torch.zeros(4), 2)
