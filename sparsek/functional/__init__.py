@@ -1,13 +1,49 @@
 """Pure tensor operators."""
 
+from ._bits import bits_per_byte as bits_per_byte
+from ._capped_entropy import capped_entropy as capped_entropy
 from ._capped_logit import capped_logit as capped_logit
+from ._conditional_poisson import conditional_poisson_covariance as conditional_poisson_covariance
+from ._conditional_poisson import conditional_poisson_marginals as conditional_poisson_marginals
+from ._conditional_poisson_sample import conditional_poisson_sample as conditional_poisson_sample
+from ._lapsum_topk import lapsum_topk as lapsum_topk
+from ._load import expert_load as expert_load
+from ._load import load_cv as load_cv
+from ._load import max_violation as max_violation
+from ._load import unrouted as unrouted
+from ._load import utilisation as utilisation
+from ._log_esp import log_esp as log_esp
+from ._perturbed_topk import perturbed_topk as perturbed_topk
+from ._pps import pps as pps
+from ._project_capped_simplex import project_capped_simplex as project_capped_simplex
+from ._scaled_sigmoid import scaled_sigmoid as scaled_sigmoid
 from ._sigmoid_topk import sigmoid_topk as sigmoid_topk
+from ._sinkhorn_topk import sinkhorn_topk as sinkhorn_topk
+from ._successive_softmax import successive_softmax as successive_softmax
 from ._threshold import MAX_PASSES as MAX_PASSES
 from ._topk_mask import topk_mask as topk_mask
 
 __all__ = [
     "MAX_PASSES",
+    "bits_per_byte",
+    "capped_entropy",
     "capped_logit",
+    "conditional_poisson_covariance",
+    "conditional_poisson_marginals",
+    "conditional_poisson_sample",
+    "expert_load",
+    "lapsum_topk",
+    "load_cv",
+    "log_esp",
+    "max_violation",
+    "perturbed_topk",
+    "pps",
+    "project_capped_simplex",
+    "scaled_sigmoid",
     "sigmoid_topk",
+    "sinkhorn_topk",
+    "successive_softmax",
     "topk_mask",
+    "unrouted",
+    "utilisation",
 ]
