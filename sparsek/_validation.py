@@ -52,8 +52,8 @@ def check_positive(name: str, value: float | Tensor) -> None:
     if isinstance(value, Tensor):
         if values_visible(value) and not bool(((value > 0) & value.isfinite()).all()):
             raise ValueError(f"{name} must be finite and > 0 everywhere, got values down to {value.min().item()}")
-    elif not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be finite and > 0, got {value}")
+    elif not isinstance(value, Real | torch.SymFloat | torch.SymInt) or not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
 
 
 def check_mask(name: str, mask: Tensor, input: Tensor) -> None:

@@ -163,6 +163,8 @@ _solve_op.register_autograd(_backward_op, setup_context=_setup_op)
 
 def implicit_topk(scores: Tensor, k: Tensor, scale: Tensor | None, free: Tensor | None, shape: Shape) -> Tensor:
     """Solve rows (see :class:`~sparsek.functional._rows.Rows`); 0 where units are not free."""
+    if scores.numel() == 0:
+        return scores
     x = scores if free is None else scores.masked_fill(~free, -torch.inf)
     probs: Tensor
     if torch.compiler.is_compiling():

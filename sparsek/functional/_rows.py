@@ -14,8 +14,9 @@ class Rows(NamedTuple):
     """Arguments of a relaxation after its checks.
 
     Attributes:
-        scores: Finite scores, units last, float32 or float64; 0 where `free` is False. A NaN score stays NaN.
-        k: What is left for the free units, shape (..., 1), dtype of `scores`; NaN in rows that have no answer.
+        scores: Finite scores, units last, float32 or float64; 0 where `free` is False and in rows with a NaN.
+        k: What is left for the free units, shape (..., 1), dtype of `scores`; NaN in rows that have no answer, and in
+            rows with a NaN score. Such a row is NaN after :meth:`restore`.
         free: Units that compete: valid and not +inf. None if all do.
         certain: Units at +inf, which are always selected. None if there are none.
         dim: The dimension of the units in the input.
@@ -31,10 +32,9 @@ class Rows(NamedTuple):
 
     def restore(self, selected: Tensor) -> Tensor:
         """Put the answer of the free units back: 1 at +inf, 0 where masked or -inf, dtype and dim of the input."""
-        if self.free is not None:
-            others = 0.0 if self.certain is None else self.certain.to(selected.dtype)
-            # Invalid rows are NaN through k, for masked units too.
-            selected = torch.where(self.free, selected, others + 0.0 * self.k)
+        if self.free is not None and self.certain is not None:
+            selected = torch.where(self.free, selected, self.certain.to(selected.dtype))
+            selected = selected.masked_fill(self.k.isnan(), torch.nan)
         return selected.movedim(-1, self.dim).to(self.dtype)
 
 
@@ -79,10 +79,10 @@ def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, 
     scores = scores.to(torch.promote_types(input.dtype, torch.float32))
     check_k(k, scores.shape[:-1], n, integer=integer)
     count = column(k, scores)
-    if mask is None and concrete(scores) and _all_finite(scores):
-        return Rows(scores, _legal(count, n), None, None, dim, input.dtype)
-    finite = Rows(scores, count, None, None, dim, input.dtype)
-    return _split_infinities(finite, k, mask)
+    rows = Rows(scores, count, None, None, dim, input.dtype)
+    if mask is None and concrete(scores, count) and _all_finite(scores) and not bool(_legal(count, n).isnan().any()):
+        return rows
+    return _split_infinities(rows, k, mask)
 
 
 def _all_finite(scores: Tensor) -> bool:
@@ -107,4 +107,5 @@ def _split_infinities(rows: Rows, k: float | Tensor, mask: Tensor | None) -> Row
     if values_visible(scores, count) and bool((num_certain > count).any()):
         raise ValueError(f"input must have at most k entries at +inf in every row, got {int(num_certain.max())}")
     left = _legal(_legal(count, num_valid) - num_certain, num_valid)
-    return rows._replace(scores=scores.masked_fill(~free, 0.0), k=left, free=free, certain=certain)
+    left = left.masked_fill((free & scores.isnan()).any(-1, keepdim=True), torch.nan)
+    return rows._replace(scores=scores.masked_fill(~free | left.isnan(), 0.0), k=left, free=free, certain=certain)

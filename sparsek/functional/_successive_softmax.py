@@ -11,7 +11,7 @@ from ._rows import Rows, concrete, scale_column, to_rows
 
 
 def successive_softmax(
-    input: Tensor, k: int | Tensor, dim: int = -1, *, temperature: float | Tensor = 1.0, mask: Tensor | None = None
+    input: Tensor, k: float | Tensor, dim: int = -1, *, temperature: float | Tensor = 1.0, mask: Tensor | None = None
 ) -> Tensor:
     r"""Relax top-k by k softmaxes, each with the earlier picks taken out softly.
 
@@ -65,7 +65,7 @@ def successive_softmax(
     keys = rows.scores
     if rows.free is not None:
         keys = keys.masked_fill(~rows.free & rows.free.any(-1, keepdim=True), -torch.inf)
-    total = torch.zeros_like(keys) + 0.0 * torch.where(rows.k == rows.k.round(), rows.k, torch.nan)
+    total = 0.0 * rows.scores + 0.0 * torch.where(rows.k == rows.k.round(), rows.k, torch.nan)
     for done in range(_rounds(rows, k)):
         weights = (keys / temperature).softmax(-1)
         total = total + torch.where(rows.k > done, weights, 0.0)
@@ -73,7 +73,7 @@ def successive_softmax(
     return rows.restore(total)
 
 
-def _rounds(rows: Rows, k: int | Tensor) -> int:
+def _rounds(rows: Rows, k: float | Tensor) -> int:
     if concrete(rows.scores, rows.k):
         return int(rows.k.nan_to_num().max()) if rows.k.numel() else 0
     return rows.scores.shape[-1] if isinstance(k, Tensor) else int(k)

@@ -15,7 +15,7 @@ class Relaxation(ABC):
     Facts, on the class, that a user or a module asks before combining it with a design or an estimator:
 
     Attributes:
-        on_capped_simplex: Whether every output lies in $[0, 1]^n$ and sums to k, so that it can be inclusion probabilities.
+        on_capped_simplex: Whether every output lies in $[0, 1]^n$ and sums to k: can be inclusion probabilities.
         real_k: Whether k may be a real number (otherwise only whole numbers have a meaning).
         stochastic: Whether the output is random, drawn from the `generator`.
     """
