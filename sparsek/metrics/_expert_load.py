@@ -1,0 +1,133 @@
+"""Expert load over many batches. The mathematics is in :mod:`sparsek.functional`; these classes only accumulate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from sparsek.functional import expert_load, load_cv, max_violation, utilisation
+
+
+class ExpertLoad(Metric):
+    """Slots per layer and expert, summed over batches and processes; the base of the measures below.
+
+    `update` takes one tensor of expert indices per layer, (..., k) each with −1 for no expert, and a mask of real
+    tokens.
+
+    Args:
+        num_experts: Experts per layer, at least 1.
+        num_layers: Layers, at least 1. Each is measured on its own: pooled, two collapsed layers can look balanced.
+
+    Raises:
+        ValueError: If a size is below 1, or `update` gets another number of layers.
+    """
+
+    full_state_update = False
+    higher_is_better: bool | None = False
+    is_differentiable = False
+
+    load: Tensor
+    slots: Tensor
+
+    def __init__(self, num_experts: int, num_layers: int = 1) -> None:
+        super().__init__()
+        for name, size in (("num_experts", num_experts), ("num_layers", num_layers)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        self.num_experts, self.num_layers = num_experts, num_layers
+        self.add_state("load", torch.zeros(num_layers, num_experts, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("slots", torch.zeros(num_layers, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, indices: tuple[Tensor, ...] | list[Tensor], mask: Tensor | None = None) -> None:
+        """Add one batch.
+
+        Args:
+            indices: Expert of every slot, one tensor (..., k) per layer.
+            mask: (...), True = a real token.
+        """
+        if len(indices) != self.num_layers:
+            raise ValueError(f"indices must hold one tensor per layer, {self.num_layers}, got {len(indices)}")
+        self.load += torch.stack([expert_load(layer, self.num_experts, mask) for layer in indices])
+        self.slots += torch.stack([_count_slots(layer, mask) for layer in indices])
+
+    def compute(self) -> Tensor:
+        """Slots per layer and expert, (num_layers, num_experts)."""
+        return self.load
+
+
+def _count_slots(indices: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.tensor(indices.numel(), device=indices.device)
+    return mask.sum() * indices.shape[-1]
+
+
+class LoadCV(ExpertLoad):
+    """Coefficient of variation of the expert load, mean over layers. See :func:`sparsek.functional.load_cv`.
+
+    Example:
+        >>> metric = LoadCV(num_experts=2)
+        >>> metric.update([torch.tensor([[0], [0], [0], [1]])])
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    def compute(self) -> Tensor:
+        """Mean over layers."""
+        return load_cv(self.load).mean()
+
+
+class MaxViolation(ExpertLoad):
+    """MaxVio of the expert load, mean over layers. See :func:`sparsek.functional.max_violation`.
+
+    Example:
+        >>> metric = MaxViolation(num_experts=2)
+        >>> metric.update([torch.tensor([[0], [0], [0], [1]])])
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    def compute(self) -> Tensor:
+        """Mean over layers."""
+        return max_violation(self.load).mean()
+
+
+class Utilisation(ExpertLoad):
+    """Share of experts in use, mean over layers. See :func:`sparsek.functional.utilisation`.
+
+    Args:
+        num_experts: Experts per layer.
+        num_layers: Layers.
+        threshold: Multiple of the mean load above which an expert counts as used, in [0, 1).
+
+    Example:
+        >>> metric = Utilisation(num_experts=2)
+        >>> metric.update([torch.tensor([[0], [0], [0], [0]])])
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better = True
+
+    def __init__(self, num_experts: int, num_layers: int = 1, threshold: float = 0.0) -> None:
+        super().__init__(num_experts, num_layers)
+        self.threshold = threshold
+
+    def compute(self) -> Tensor:
+        """Mean over layers."""
+        return utilisation(self.load, self.threshold).mean()
+
+
+class Unrouted(ExpertLoad):
+    """Share of the slots of real tokens that have no expert, over all layers. See :func:`sparsek.functional.unrouted`.
+
+    Example:
+        >>> metric = Unrouted(num_experts=2)
+        >>> metric.update([torch.tensor([[0], [1], [1], [-1]])])
+        >>> metric.compute()
+        tensor(0.2500)
+    """
+
+    def compute(self) -> Tensor:
+        """Unrouted slots over all slots; NaN before any token."""
+        return 1 - self.load.sum() / self.slots.sum()
