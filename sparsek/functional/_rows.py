@@ -46,7 +46,8 @@ def column(value: float | Tensor, like: Tensor, dtype: torch.dtype | None = None
     """A number or a tensor per row as a column (..., 1) that broadcasts over rows, by default of their dtype."""
     dtype = dtype or like.dtype
     if not isinstance(value, Tensor):
-        return torch.full((1,), value, dtype=dtype, device=like.device)
+        # By a product: the compiler then keeps the number an input instead of a constant.
+        return torch.ones(1, dtype=dtype, device=like.device) * value
     return value.to(device=like.device, dtype=dtype).unsqueeze(-1)
 
 

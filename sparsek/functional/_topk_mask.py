@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, values_visible
-from sparsek.functional._rows import concrete
+from sparsek.functional._rows import column, concrete
 
 
 def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
@@ -76,8 +76,7 @@ def _split(k: float | Tensor, scores: Tensor) -> tuple[int | Tensor, float | Ten
     if isinstance(k, Tensor):
         k = k.detach().to(scores.device).unsqueeze(-1)
     else:
-        k = torch.full((1,), k, dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
-        k = k.to(scores.device)
+        k = column(k, scores, torch.promote_types(scores.dtype, torch.float32))
     return k.floor().long(), k - k.floor()
 
 
