@@ -35,18 +35,22 @@ def precision(dtype: torch.dtype) -> Precision:
 def polish_rows(probs: Tensor, total: Tensor, spread: Tensor, k: Tensor, *, first_order: bool) -> None:
     """Move `probs` (rows, n) in place along τ so that rows sum to k.
 
+    With $d = π(1-π)$ and a shift δ of the logits, $π + δ d + δ^2/2 · d(1-2π)$; δ is such that the sum of the series is k.
+
     Args:
         probs: Sigmoids at a threshold close to the solution.
-        total: (rows, 1) float64, their sums.
-        spread: (rows, 1) float64, Σσ(1-σ).
-        k: (rows, 1) float64.
+        total: (rows, 1), their sums.
+        spread: (rows, 1), Σd.
+        k: (rows, 1) or (1, 1), what they shall sum to.
         first_order: Whether one term of the series is enough.
     """
     slope = torch.addcmul(probs, probs, probs, value=-1)
     shift = (k - total) / spread
-    if not first_order:
-        curvature = spread - 2 * torch.linalg.vecdot(slope, probs).unsqueeze(-1).double()
-        shift = 2 * shift / (1 + (1 + 2 * shift * curvature / spread).clamp_min(0).sqrt())
-        slope.addcmul_(slope, probs * (-shift / (1 + shift / 2)).to(probs.dtype))
-        shift = shift * (1 + shift / 2)
-    probs.addcmul_(slope, shift.to(probs.dtype))
+    if first_order:
+        probs.addcmul_(slope, shift)
+        return
+    twist = torch.linalg.vecdot(slope, probs).unsqueeze(-1) / spread  # Σd(1-2π) / Σd = 1 - 2·twist
+    root = torch.addcmul(1 + 2 * shift, shift, twist, value=-4).clamp_min_(0).sqrt_()
+    shift = 2 * shift / (1 + root)
+    square = shift.square()
+    probs.addcmul_(slope, torch.addcmul(torch.add(shift, square, alpha=0.5), probs, square, value=-1))

@@ -87,8 +87,9 @@ def _remove_rounding(probs: Tensor, k: Tensor) -> None:
     total = probs.sum(-1, keepdim=True).double()
     spread = total - torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square()
     resolved = spread >= precision(probs.dtype).saturation * total
-    target = torch.where(resolved, k, total)
-    polish_rows(probs, total, torch.where(resolved, spread, 1.0), target, first_order=True)
+    target, spread = torch.where(resolved, k, total), torch.where(resolved, spread, 1.0)
+    total, spread, target = total.to(probs.dtype), spread.to(probs.dtype), target.to(probs.dtype)
+    polish_rows(probs, total, spread, target, first_order=True)
 
 
 def _rows_of(value: float | Tensor, rows: Tensor) -> float | Tensor:

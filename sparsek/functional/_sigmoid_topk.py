@@ -121,9 +121,11 @@ def _as_tensor(value: float | Tensor, like: Tensor) -> Tensor:
 def _forward(scores: Tensor, k: float | Tensor, temperature: float | Tensor, validate: bool) -> tuple[Tensor, Tensor]:
     """Solve rows of any leading shape; thresholds have shape (..., 1) and dtype float64."""
     batch = scores.shape[:-1]
-    rows = scores.reshape(batch.numel(), scores.shape[-1])
-    probs, threshold = solve(rows, _rows(k, batch), _rows(temperature, batch), validate=validate)
-    return probs.view(scores.shape), threshold.view(*batch, 1)
+    shape = (batch.numel(), scores.shape[-1])
+    probs = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
+    k, temperature = _rows(k, batch), _rows(temperature, batch)
+    threshold = solve(scores.reshape(shape), k, temperature, probs.view(shape), validate=validate)
+    return probs, threshold.view(*batch, 1)
 
 
 def _rows(value: float | Tensor, batch: torch.Size) -> float | Tensor:
@@ -132,6 +134,10 @@ def _rows(value: float | Tensor, batch: torch.Size) -> float | Tensor:
     if value.numel() == 1:
         return value.item()
     return value.expand(*batch, 1).reshape(-1, 1)
+
+
+_RESOLVED = {torch.float32: 1e-3, torch.float64: 2e-12}
+"""Σd/Σπ above which d = π(1-π), formed from the rounded π, still gives w."""
 
 
 class _Gradient:
@@ -144,7 +150,7 @@ class _Gradient:
         self.slope = torch.addcmul(probs, probs, probs, value=-1)
         self.spread = self.slope.sum(-1, keepdim=True)
         self.weights: Tensor | None = None
-        least = 1e4 * torch.finfo(probs.dtype).eps * (k.detach() if isinstance(k, Tensor) else k)
+        least = _RESOLVED[probs.dtype] * (k.detach() if isinstance(k, Tensor) else k)
         if not self._resolved(least):
             resolved = self.spread > least
             self.weights = torch.where(resolved, self.slope / torch.where(resolved, self.spread, 1.0), self._limit())

@@ -16,8 +16,6 @@ A row takes at most :data:`MAX_PASSES` passes, whatever its values: the bracket 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -32,34 +30,29 @@ _SUBSAMPLE = 1024
 _LONG_ROW = 4096
 
 
-class Solution(NamedTuple):
-    """Inclusion probabilities and their threshold."""
-
-    probs: Tensor
-    """(rows, n), the dtype of the scores."""
-    threshold: Tensor
-    """(rows, 1), float64: `probs` is σ((x - threshold) / temperature)."""
-
-
-def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, *, validate: bool) -> Solution:
-    """Solve every row of `x` for its threshold.
+def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tensor, *, validate: bool) -> Tensor:
+    """Solve every row of `x` for its threshold, and write σ((x - threshold) / temperature) into `probs`.
 
     Args:
         x: (rows, n) float32 or float64 scores; −inf is never selected, +inf always.
         k: A number, or (rows, 1) float64.
         temperature: A positive number, or (rows, 1) float64.
+        probs: (rows, n), the dtype of `x`; overwritten.
         validate: Whether a `k` out of range raises; otherwise its row is NaN.
+
+    Returns:
+        Thresholds, (rows, 1) float64.
 
     Raises:
         ValueError: k < 0, k above the number of valid units, or fewer than the number of +inf entries, in some row.
     """
     rows, n = x.shape
-    if rows == 1 and n > 0 and _scalar(k) and _scalar(temperature):
-        return _solve_one(x.reshape(n), float(k), float(temperature), validate)
-    column = k if isinstance(k, Tensor) else torch.full((1, 1), k, dtype=torch.float64, device=x.device)
     if n == 0 or rows == 0:
-        return Solution(torch.empty_like(x), x.new_zeros((rows, 1), dtype=torch.float64))
-    return _solve_rows(x, column, temperature, validate)
+        return x.new_zeros((rows, 1), dtype=torch.float64)
+    if rows == 1 and _scalar(k) and _scalar(temperature):
+        return _solve_one(x, float(k), float(temperature), probs, validate)
+    column = k if isinstance(k, Tensor) else torch.full((1, 1), k, dtype=torch.float64, device=x.device)
+    return _solve_rows(x, column, temperature, probs, validate)
 
 
 def _scalar(value: float | Tensor) -> bool:
@@ -69,14 +62,15 @@ def _scalar(value: float | Tensor) -> bool:
 # ── Stage 1, one row: scalars are Python numbers, since at n = 1e3 a tensor operation costs what softmax costs ──────────
 
 
-def _solve_one(x: Tensor, k: float, temperature: float, validate: bool) -> Solution:
-    probs = torch.empty_like(x)
-    threshold = _solve_row(x, k, temperature, probs) if 0 < k < x.numel() else None
+def _solve_one(x: Tensor, k: float, temperature: float, probs: Tensor, validate: bool) -> Tensor:
+    threshold = _solve_row(x[0], k, temperature, probs[0]) if 0 < k < x.shape[1] else None
     if threshold is not None:
-        return Solution(probs.unsqueeze(0), torch.full((1, 1), threshold, dtype=torch.float64, device=x.device))
+        return torch.full((1, 1), threshold, dtype=torch.float64, device=x.device)
     column = torch.full((1, 1), k, dtype=torch.float64, device=x.device)
     start = torch.full_like(column, math.nan)
-    return Solution(*solve_saturated(x.unsqueeze(0), column, temperature, start, validate=validate))
+    solved, start = solve_saturated(x, column, temperature, start, validate=validate)
+    probs.copy_(solved)
+    return start
 
 
 def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> float | None:
@@ -163,30 +157,31 @@ def _logit(share: float) -> float:
     return math.log(share) - math.log1p(-share)
 
 
-# ── Stage 1, many rows: scalars are float64 columns ────────────────────────────────────────────────────────────────────
+# ── Stage 1, many rows: scalars are columns of the dtype of the scores ────────────────────────────────────────────────
 
 
-def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, validate: bool) -> Solution:
-    """Solve rows; `k` is (rows, 1), or (1, 1) for all of them."""
+def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, probs: Tensor, validate: bool) -> Tensor:
+    """Solve rows into `probs`; `k` is (rows, 1) float64, or (1, 1) for all of them."""
     limits = precision(x.dtype)
-    probs = torch.empty_like(x)
-    threshold, valid = _start_rows(x, k, temperature, probs)
-    target = torch.logit(k / valid)
+    count = k.to(x.dtype)
+    scale = temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature
+    threshold, target, valid = _start_rows(x, k, scale, probs)
     for _ in range(PLAIN_PASSES):
-        total, spread = _pass_rows(x, threshold, temperature, probs)
+        total, spread = _pass_rows(x, threshold, scale, probs)
         step = _newton_rows(total, spread, target, valid)
-        threshold = threshold - step * temperature if _scaled(temperature) else threshold - step
-        largest = step.abs().max().item()
+        threshold = threshold - step * scale if _scaled(scale) else threshold - step
+        largest = torch.linalg.vector_norm(step, math.inf).item()
         if largest <= limits.second_order:
             break
-    polish_rows(probs, total, spread, k, first_order=largest <= limits.first_order)
-    margin = spread - limits.saturation * total
+    polish_rows(probs, total, spread, count, first_order=largest <= limits.first_order)
+    margin = torch.sub(spread, total, alpha=limits.saturation)
+    threshold = threshold.double()
     if not (largest <= limits.second_order and margin.min().item() >= 0):
         left = (~((step.abs() <= limits.second_order) & (margin >= 0))).squeeze(1).nonzero().squeeze(1)
         part = temperature[left] if isinstance(temperature, Tensor) else temperature
         k = k.expand_as(threshold)[left]
         probs[left], threshold[left] = solve_saturated(x[left], k, part, threshold[left], validate=validate)
-    return Solution(probs, threshold)
+    return threshold
 
 
 def _scaled(temperature: float | Tensor) -> bool:
@@ -194,38 +189,44 @@ def _scaled(temperature: float | Tensor) -> bool:
 
 
 def _pass_rows(x: Tensor, threshold: Tensor, temperature: float | Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
-    torch.sub(x, threshold.to(x.dtype), out=probs)
+    """Write σ((x - threshold)/T); return its sums and Σσ(1-σ)."""
+    torch.sub(x, threshold, out=probs)
     if _scaled(temperature):
-        probs.div_(temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature)
+        probs.div_(temperature)
     probs.sigmoid_()
-    total = probs.sum(-1, keepdim=True).double()
-    return total, total - torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square()
+    total = probs.sum(-1, keepdim=True)
+    norm = torch.linalg.vector_norm(probs, dim=-1, keepdim=True)
+    return total, torch.addcmul(total, norm, norm, value=-1)
 
 
 def _newton_rows(total: Tensor, spread: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     share = total / valid
     distance = target - torch.logit(share)
-    return distance * torch.addcmul(share, share, share, value=-1) * (valid / spread)
+    return distance.mul_(share.addcmul_(share, share, value=-1)).mul_(valid / spread)
 
 
-def _start_rows(x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-    """Thresholds to start from, and the number of valid units; both broadcast over the rows."""
+def _start_rows(
+    x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Thresholds to start from, logit(k/n), and the number n of valid units; all broadcast over the rows."""
     n = x.shape[1]
     total = x.sum(-1, keepdim=True)
-    regular = math.isfinite(total.sum().item())
-    if regular:
-        valid = torch.full((1, 1), n, dtype=torch.float64, device=x.device)
-        if n > _LONG_ROW:
-            part = x[:, :: n // max(_SUBSAMPLE, n // 32)].contiguous()
-            return _solve_rows(part, k * (part.shape[1] / n), temperature, False).threshold, valid
-    else:
-        valid = (x != -math.inf).sum(-1, keepdim=True).double()
+    finite = None
+    valid = torch.full((1, 1), n, dtype=torch.float64, device=x.device)
+    if not math.isfinite(total.sum().item()):
         finite = x.isfinite()
         total = torch.where(finite, x, 0).sum(-1, keepdim=True)
-    mean = total.double() / valid
-    torch.sub(x, mean.to(x.dtype), out=buffer)
-    if not regular:
+        valid = (x != -math.inf).sum(-1, keepdim=True).double()
+    target, valid = torch.logit(k / valid).to(x.dtype), valid.to(x.dtype)
+    if n > _LONG_ROW and finite is None:
+        part = x[:, :: n // max(_SUBSAMPLE, n // 32)].contiguous()
+        wide = temperature.double() if isinstance(temperature, Tensor) else temperature
+        start = _solve_rows(part, k * (part.shape[1] / n), wide, torch.empty_like(part), False)
+        return start.to(x.dtype), target, valid
+    mean = total / valid
+    torch.sub(x, mean, out=buffer)
+    if finite is not None:
         buffer.masked_fill_(~finite, 0)
-    deviation = torch.linalg.vector_norm(buffer, dim=-1, keepdim=True).double()
-    variance = deviation.square() / (valid * temperature * temperature)
-    return mean - temperature * torch.logit(k / valid) * (1 + math.pi / 8 * variance).sqrt(), valid
+    deviation = torch.linalg.vector_norm(buffer, dim=-1, keepdim=True)
+    widening = 1 + (math.pi / 8) * deviation.div_(temperature).square_().div_(valid)
+    return mean.addcmul(target, widening.sqrt_() * temperature, value=-1), target, valid
