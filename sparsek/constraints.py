@@ -45,12 +45,15 @@ class k_hot(Constraint):
         """Whether each row of `value` is k-hot: bool, of the shape of `value` without its last dimension."""
         ones = value == 1
         size = ones.sum(-1)  # counted, not summed: bfloat16 has no 257
+        low, high = self.sizes(value)
+        return (ones | (value == 0)).all(-1) & (size >= low) & (size <= high)
+
+    def sizes(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the largest number of ones of each row, for vectors of the dtype and device of `value`."""
         k = torch.as_tensor(self.k, dtype=None if isinstance(self.k, Tensor) else torch.float64, device=value.device)
         whole = k.round()
         near = (k - whole).abs() <= _tolerance(self.k, value)
-        enough = size >= torch.where(near, whole, k.floor())
-        not_too_many = size <= torch.where(near, whole, k.ceil())
-        return (ones | (value == 0)).all(-1) & enough & not_too_many
+        return torch.where(near, whole, k.floor()), torch.where(near, whole, k.ceil())
 
     def __repr__(self) -> str:
         return f"k_hot(k={_show(self.k)})"
@@ -60,7 +63,7 @@ class capped_simplex(Constraint):
     r"""Inclusion probabilities of k units: $\{\pi \in [0, 1]^n : \sum_i \pi_i = k\}$, k real.
 
     The sum may differ from k by 2e-6·max(1, k) (1e-12·max(1, k) where `value` is float64 and `k` is float64 or a Python
-    number), and in half precision by the rounding of its terms too, eps·k. NaN anywhere fails its own row.
+    number), in half precision by the rounding of its terms, eps/2·max(1, k). NaN anywhere fails its own row.
 
     Args:
         k: What a row sums to: a number, or a tensor that broadcasts over the batch (one k per row).
@@ -83,19 +86,18 @@ class capped_simplex(Constraint):
         """Whether each row of `value` lies in the set: bool, of the shape of `value` without its last dimension."""
         inside = ((value >= 0) & (value <= 1)).all(-1)
         total = value.sum(-1, dtype=torch.promote_types(value.dtype, torch.float32))
-        slack = _tolerance(self.k, value)
-        if value.is_floating_point() and value.dtype.itemsize < total.dtype.itemsize:
-            slack = slack + torch.finfo(value.dtype).eps * self.k
-        return inside & ((total - self.k).abs() <= slack)
+        rounding = torch.finfo(value.dtype).eps / 2 if value.is_floating_point() else 0.0
+        return inside & ((total - self.k).abs() <= _tolerance(self.k, value, rounding))
 
     def __repr__(self) -> str:
         return f"capped_simplex(k={_show(self.k)})"
 
 
-def _tolerance(k: float | Tensor, value: Tensor) -> float | Tensor:
-    """How far from k a sum may lie and still count as k."""
+def _tolerance(k: float | Tensor, value: Tensor, rounding: float = 0.0) -> float | Tensor:
+    """How far from k a sum may lie and still count as k; `rounding` is the relative rounding of its terms."""
     double = value.dtype == torch.float64 and (not isinstance(k, Tensor) or k.dtype == torch.float64)
-    return (1e-12 if double else 2e-6) * (k.clamp(min=1) if isinstance(k, Tensor) else max(1.0, k))
+    relative = max(1e-12 if double else 2e-6, rounding)
+    return relative * (k.clamp(min=1) if isinstance(k, Tensor) else max(1.0, k))
 
 
 def _show(k: float | Tensor) -> str:
