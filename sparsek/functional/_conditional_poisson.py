@@ -111,25 +111,32 @@ def marginals(logits: Tensor, k: Tensor) -> Tensor:
 def covariance(logits: Tensor, k: Tensor) -> Tensor:
     """Return the covariance: (..., n) and (..., 1) in float64 to (..., n, n)."""
     rows = tilt(logits, k)
-    rule = frequencies(rows)
-    probs = _mean_picks(rows, rule)
+    return tilted_covariance(rows, frequencies(rows))
+
+
+def tilted_covariance(rows: Tilted, rule: Frequencies) -> Tensor:
+    """Return the covariance from a row's frequencies: the mean of (r − π)(r − π)ᵀ off the diagonal."""
+    probs, complement = mean_picks(rows, rule)
     real, imag, _ = tilted_picks(rows, rule.t)
     real = real - probs.unsqueeze(-2)
     left = torch.cat((real, imag), -2)
     right = torch.cat((rule.real * real - rule.imag * imag, -rule.real * imag - rule.imag * real), -2)
     outer = left.mT @ right
     outer = (outer + outer.mT) / 2
-    return outer.diagonal_scatter(probs * (1 - probs), dim1=-2, dim2=-1)
+    return outer.diagonal_scatter(probs * complement, dim1=-2, dim2=-1)
 
 
 def covariance_product(logits: Tensor, k: Tensor, vector: Tensor) -> Tensor:
-    r"""Return the covariance times `vector` in O(n), by plain differentiable operations.
-
-    $H v = \sum_j a_j r_j ⟨r_j - p, v⟩ - π ⟨π - p, v⟩ + v ∘ \sum_j a_j r_j (1 - r_j)$; v is centred first, since H 1 =
-    0.
-    """
+    """Return the covariance times `vector` in O(n), by plain differentiable operations."""
     rows = tilt(logits, k)
-    rule = frequencies(rows)
+    return tilted_product(rows, frequencies(rows), vector)
+
+
+def tilted_product(rows: Tilted, rule: Frequencies, vector: Tensor) -> Tensor:
+    r"""Return the covariance times `vector` from a row's frequencies.
+
+    $H v = \sum_j a_j r_j ⟨r_j - p, v⟩ - π ⟨π - p, v⟩ + v ∘ \sum_j a_j r_j (1 - r_j)$; v is centred first: H 1 = 0.
+    """
     spread = (rows.probs * rows.complement).detach()
     total = spread.sum(-1, keepdim=True)
     vector = vector - (spread * vector).sum(-1, keepdim=True) / torch.where(total > 0, total, 1.0)
@@ -138,22 +145,22 @@ def covariance_product(logits: Tensor, k: Tensor, vector: Tensor) -> Tensor:
         real, imag, rest = tilted_picks(rows, part.t)
         along = ((real - rows.probs.unsqueeze(-2)) * vector.unsqueeze(-2)).sum(-1, keepdim=True)
         across = (imag * vector.unsqueeze(-2)).sum(-1, keepdim=True)
-        product = product + _mean(
-            part.real * along - part.imag * across, part.real * across + part.imag * along, real, imag
-        )
+        weights = part.real * along - part.imag * across, part.real * across + part.imag * along
+        product = product + _mean(*weights, real, imag)
         diagonal = diagonal + _mean(part.real, part.imag, real * rest + imag * imag, imag * (rest - real))
         probs = probs + _mean(part.real, part.imag, real, imag)
     shift = ((probs - rows.probs) * vector).sum(-1, keepdim=True)
     return product - probs * shift + vector * diagonal
 
 
-def _mean_picks(rows: Tilted, rule: Frequencies) -> Tensor:
-    """Marginals: the mean of r over the frequencies; the tilted probabilities are its first approximation."""
-    total = torch.zeros_like(rows.probs)
+def mean_picks(rows: Tilted, rule: Frequencies) -> tuple[Tensor, Tensor]:
+    """Return π and 1 − π, each with the relative accuracy of the tilted probabilities: means over the frequencies."""
+    probs, complement = torch.zeros_like(rows.probs), torch.zeros_like(rows.probs)
     for part in _parts(rows, rule):
-        real, imag, _ = tilted_picks(rows, part.t)
-        total = total + _mean(part.real, part.imag, real, imag)
-    return total
+        real, imag, rest = tilted_picks(rows, part.t)
+        probs = probs + _mean(part.real, part.imag, real, imag)
+        complement = complement + _mean(part.real, part.imag, rest, -imag)
+    return probs, complement
 
 
 def _mean(weight_real: Tensor, weight_imag: Tensor, real: Tensor, imag: Tensor) -> Tensor:
@@ -203,7 +210,7 @@ class _Marginals(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, k: Tensor) -> Tensor:
         rows = tilt(logits, k)
-        probs = _mean_picks(rows, frequencies(rows)).clamp(0, 1)
+        probs = mean_picks(rows, frequencies(rows))[0].clamp(0, 1)
         return probs.masked_fill((rows.log_scale == -torch.inf).unsqueeze(-1), torch.nan)
 
     @staticmethod

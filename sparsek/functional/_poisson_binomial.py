@@ -35,6 +35,7 @@ from sparsek._validation import inspectable
 _EXPONENT = 40.0  # what is left out is below exp(-40)
 _MOST_FREQUENCIES = 28  # the largest number that `_grid` needs, at variance 20, if n is larger
 _SOLVER_PASSES = 80
+_LONG_ROW = 4096  # units from which counting the frequencies needed is worth a look at the data
 _BLOCK = 1 << 21  # units × frequencies held at once
 
 
@@ -164,7 +165,11 @@ def _grid(variance: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     reach = _EXPONENT / 3 + (_EXPONENT**2 / 9 + 2 * _EXPONENT * variance).sqrt()
     half = ((reach - 1) / 2).ceil().clamp(max=most)
     points = 2 * half + 1
-    index = torch.arange(min(most, _MOST_FREQUENCIES) + 1, dtype=variance.dtype, device=variance.device).unsqueeze(-1)
+    count = min(most, _MOST_FREQUENCIES)
+    if n >= _LONG_ROW and inspectable(variance):
+        decayed = points / (2 * math.pi) * torch.acos((1 - _EXPONENT / variance).clamp(min=-1))
+        count = min(count, int(decayed.nan_to_num(_MOST_FREQUENCIES).amax().ceil())) if variance.numel() else count
+    index = torch.arange(count + 1, dtype=variance.dtype, device=variance.device).unsqueeze(-1)
     used = index <= half.unsqueeze(-2)
     t = torch.where(used, 2 * math.pi * index / points.unsqueeze(-2), 0.0)
     return t, torch.where(index == 0, 1.0, 2.0 * used), points

@@ -5,13 +5,15 @@
 | `Pivotal()` | exact, O(n) | exact | k | no |
 | `Systematic()` | exact | exact | k | no |
 | `Pivotal(shuffle=True)`, `Systematic(shuffle=True)` | given the `Draw` | – | k | no |
+| `ConditionalPoisson()` | exact | exact | k | yes |
 | `Poisson()` | exact | exact | random | yes |
 """
 
+from ._conditional_poisson import ConditionalPoisson as ConditionalPoisson
 from ._design import Design as Design
 from ._design import Draw as Draw
 from ._pivotal import Pivotal as Pivotal
 from ._poisson import Poisson as Poisson
 from ._systematic import Systematic as Systematic
 
-__all__ = ["Design", "Draw", "Pivotal", "Poisson", "Systematic"]
+__all__ = ["ConditionalPoisson", "Design", "Draw", "Pivotal", "Poisson", "Systematic"]
