@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from sparsek._validation import check_mask
-from sparsek.functional import conditional_poisson_marginals
+from sparsek.functional import conditional_poisson_marginals, conditional_poisson_sample
 from sparsek.relaxations import Relaxation
-from sparsek.sampling import ConditionalPoisson, Design
+from sparsek.sampling import Design
 
-from ._estimator import SIGMOID_TOPK, PathwiseEstimator, attach, widen
+from ._estimator import SIGMOID_TOPK, PathwiseEstimator, attach, fixed, widen
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,5 @@ class Simple(PathwiseEstimator):
             check_mask("mask", mask, input)
             logits = logits.masked_fill(~mask, -torch.inf)
         marginals = conditional_poisson_marginals(logits, k)
-        sample = ConditionalPoisson().sample(marginals.detach(), k=k, generator=generator)
+        sample = conditional_poisson_sample(logits.detach(), fixed(k), (), generator)
         return attach(sample, marginals).to(input.dtype)
