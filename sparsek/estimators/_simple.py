@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_mask
+from sparsek._validation import check_k, check_mask
 from sparsek.functional import conditional_poisson_marginals, conditional_poisson_sample
 from sparsek.relaxations import Relaxation
 from sparsek.sampling import Design
 
-from ._estimator import SIGMOID_TOPK, PathwiseEstimator, attach, fixed, widen
+from ._estimator import SIGMOID_TOPK, PathwiseEstimator, attach, widen
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Simple(PathwiseEstimator):
         if mask is not None:
             check_mask("mask", mask, input)
             logits = logits.masked_fill(~mask, -torch.inf)
-        marginals = conditional_poisson_marginals(logits, k)
-        sample = conditional_poisson_sample(logits.detach(), fixed(k), (), generator)
+        check_k(k, logits.shape[:-1], logits.shape[-1], integer=True)
+        size = k if isinstance(k, Tensor) else int(k)
+        marginals = conditional_poisson_marginals(logits, size)
+        sample = conditional_poisson_sample(logits.detach(), size, (), generator)
         return attach(sample, marginals).to(input.dtype)
