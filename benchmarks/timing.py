@@ -1,4 +1,8 @@
-"""Interleaved timings on one thread, as ratios to `torch.softmax` on a tensor of the same shape in the same run."""
+"""Interleaved timings on one thread, as ratios to `torch.softmax` on a tensor of the same shape in the same run.
+
+On the CPU the clock is the processor time of this process (user and system), which equals the wall time of one thread on
+a quiet machine and leaves out the time in which another process had the core. On CUDA it is the wall time.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import csv
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +57,7 @@ def interleave(
 ) -> tuple[dict[str, float], int]:
     """Return the median seconds of each call, and the number of rounds.
 
-    Every round runs every call once, so that a slow spell of the machine falls on all of them alike. A call much shorter
+    Every round runs every call once, so that a slow spell of the machine falls on all of them alike. A call shorter
     than the clock's noise is run several times per round. `budget` seconds go to each call on average.
     """
     loops = {name: _loops(call) for name, call in calls.items()}
@@ -69,10 +74,9 @@ def against_softmax(
     calls: Mapping[str, Callable[[], object]], input: Tensor, direction: str = "forward", budget: float = 2.0
 ) -> list[Timing]:
     """Time `calls` interleaved with `torch.softmax(input, -1)` in the same direction ("forward", "forward+backward")."""
-    softmax: Callable[[], object] = lambda: torch.softmax(input, -1)  # noqa: E731 -- the two references side by side
-    if direction != "forward":
-        softmax = forward_backward(lambda x: torch.softmax(x, -1), input)
-    medians, rounds = interleave({"torch.softmax": softmax, **calls}, budget)
+    softmax = partial(torch.softmax, dim=-1)
+    reference = partial(softmax, input) if direction == "forward" else forward_backward(softmax, input)
+    medians, rounds = interleave({"torch.softmax": reference, **calls}, budget)
     base = medians["torch.softmax"]
     rows, n = input.shape[:-1].numel(), input.shape[-1]
     device = torch.cuda.get_device_name() if input.is_cuda else "cpu, 1 thread"
@@ -109,12 +113,14 @@ def markdown(timings: Sequence[Timing], direction: str = "forward") -> str:
 
 def _seconds(call: Callable[[], object], loops: int) -> float:
     """Return the seconds of one call, averaged over `loops` of them."""
-    start = time.perf_counter()
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda else time.process_time
+    start = clock()
     for _ in range(loops):
         call()
-    if torch.cuda.is_available():
+    if cuda:
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / loops
+    return (clock() - start) / loops
 
 
 def _loops(call: Callable[[], object], least: float = 2e-4) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsek._validation import values_visible
 
-from ._rows import Rows, as_rows
+from ._rows import Rows, as_number, as_rows
 
 
 class Draw(NamedTuple):
@@ -92,7 +92,7 @@ class Design(ABC):
         with torch.no_grad():
             rows = as_rows(probs, k, self.fixed_size)
             taken = self._sample(rows.probs, rows.size, shape.numel(), generator)
-            sample = rows.poison(taken[..., : rows.n].to(probs.dtype), 1)
+            sample = rows.poison(as_number(taken[..., : rows.n], probs.dtype), 1)
         return Draw(sample.reshape(shape + probs.shape), None)
 
     def log_prob(self, probs: Tensor, sample: Tensor | Draw, *, k: float | Tensor | None = None) -> Tensor:

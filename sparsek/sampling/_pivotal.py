@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ._rows import as_number
 from ._shuffle import Shuffled
 
 
@@ -26,8 +28,8 @@ class Pivotal(Shuffled):
     A pair whose denominator is 0 keeps left. The residuals do not depend on the draw: one up-sweep serves all,
     and a draw is one bit per pair on the way down. O(n) work in log2(n) steps, exact π and size at any n.
 
-    A subtree whose π sum to t holds ⌊t⌋ or ⌈t⌉ units of the sample, so the sample itself tells who kept a residual
-    where it matters: $\log P(s)$ is at most one logarithm per pair, differentiable in π. It has kinks where the sum of a
+    A subtree whose π sum to t holds ⌊t⌋ or ⌈t⌉ units of a sample, so the sample tells who kept the residual
+    where it matters: $\log P(s)$ is at most one logarithm per pair, differentiable in π. It has kinks where a sum of a
     subtree is whole, among others at equal scores when k/n is dyadic: near one the second moment of its gradient grows
     like 1/distance. For score-based gradients prefer `ConditionalPoisson`, whose law is smooth. Units that never meet
     undecided have $π_{ij} = 0$. Units with π = 0 are never taken and units with π = 1 always, so k = 0 takes none and
@@ -59,22 +61,16 @@ class Pivotal(Shuffled):
     smooth: ClassVar[bool] = False
 
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
-        shares, saturated, widths, weight = [], [], [], probs
+        rounds, weight = [], probs
         while weight.shape[-1] > 1:
-            pair = _fight(weight)
-            widths.append(weight.shape[-1])
-            shares.append(pair.left / (pair.left + pair.right))  # 0/0 is NaN: whoever keeps, the outcome is the same
-            saturated.append(pair.saturated)
-            weight = pair.residual
-        nodes = [share.numel() for share in shares]
-        uniform = torch.rand(draws * sum(nodes), dtype=probs.dtype, device=probs.device, generator=generator)
+            share, full, residual = _shares(weight)
+            rounds.append((share, full, weight.shape[-1]))
+            weight = residual
         state = (weight > 0.5).expand(draws, *weight.shape)
-        for share, full, width, u in reversed(
-            list(zip(shares, saturated, widths, uniform.split([draws * m for m in nodes]), strict=True))
-        ):
-            keeps_left = u.view(draws, *share.shape) < share
-            left = torch.where(keeps_left, state, full)
-            state = torch.stack((left, state ^ full ^ left), -1).flatten(-2)[..., :width]
+        for share, full, width in reversed(rounds):
+            u = torch.rand((draws, *share.shape), dtype=share.dtype, device=share.device, generator=generator)
+            moves = (u < share) & (state ^ full)
+            state = _interleave(full ^ moves, state ^ moves)[..., :width]
         return state
 
     def _log_prob(self, probs: Tensor, sample: Tensor, size: Tensor) -> Tensor:
@@ -117,13 +113,35 @@ class _Pair(NamedTuple):
 
 
 def _fight(weight: Tensor) -> _Pair:
-    """Return the round of the nodes (2i, 2i+1) of `weight`. Shares are sums of small numbers: nothing cancels."""
+    """Return the round of the nodes (2i, 2i+1) of `weight`, differentiable. Shares are small sums: nothing cancels."""
     weight = pad(weight, (0, weight.shape[-1] % 2))
     a, b = weight[..., 0::2], weight[..., 1::2]
     saturated = a + b > 1
-    left, right = torch.where(saturated, 1 - a, a), torch.where(saturated, 1 - b, b)
-    both = left + right
-    return _Pair(left, right, saturated, torch.where(saturated, 1 - both, both))
+    full = as_number(saturated, a.dtype)
+    sign = 1 - 2 * full
+    left, right = torch.addcmul(full, sign, a), torch.addcmul(full, sign, b)
+    return _Pair(left, right, saturated, torch.addcmul(full, sign, left + right))
+
+
+def _shares(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (P(left keeps), saturated, residual) of a round, in the fewest passes: for draws, which need no gradient.
+
+    0/0 gives NaN, which keeps right: both children then have the same state, so it does not matter who keeps.
+    """
+    weight = pad(weight, (0, weight.shape[-1] % 2))
+    a, b = weight[..., 0::2], weight[..., 1::2]
+    total = a + b
+    saturated = total > 1
+    full = as_number(saturated, a.dtype)
+    residual = total.sub_(full)
+    left = torch.sub(a, full).abs_()
+    return left.div_(full.sub_(residual).abs_()), saturated, residual
+
+
+def _interleave(left: Tensor, right: Tensor) -> Tensor:
+    """Return the booleans left[0], right[0], left[1], … Two bytes are written at once, as one 16-bit number."""
+    first, second = (left, right) if sys.byteorder == "little" else (right, left)
+    return (as_number(first, torch.int16) + as_number(second, torch.int16) * 256).view(torch.bool)
 
 
 def _log_ratio(part: Tensor, whole: Tensor, counts: Tensor) -> Tensor:
