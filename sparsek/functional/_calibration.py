@@ -114,14 +114,18 @@ def solve_covariance(law: Law, vector: Tensor, tolerance: float) -> Tensor:
     inverse = torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1.0), 0.0)
     null = scale / scale.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(scale.dtype).tiny)
     target = _reject(vector * inverse, null)
-    solve = _solve_dense if scale.shape[-1] <= _DENSE else _solve_iterative
-    return _reject(solve(law, target, inverse, null, tolerance), null) * inverse
+    dense = scale.shape[-1] <= _DENSE
+    solution = (
+        _solve_dense(law, target, inverse, null) if dense else _solve_iterative(law, target, inverse, null, tolerance)
+    )
+    return _reject(solution, null) * inverse
 
 
-def _solve_dense(law: Law, target: Tensor, inverse: Tensor, null: Tensor, _: float) -> Tensor:
+def _solve_dense(law: Law, target: Tensor, inverse: Tensor, null: Tensor) -> Tensor:
     matrix = tilted_covariance(law.rows, law.rule) * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
     matrix = matrix + null.unsqueeze(-1) * null.unsqueeze(-2) + torch.diag_embed((inverse == 0).to(inverse.dtype))
-    return torch.linalg.solve_ex(matrix, target)[0]
+    solution: Tensor = torch.linalg.solve_ex(matrix, target)[0]
+    return solution
 
 
 def _solve_iterative(law: Law, target: Tensor, inverse: Tensor, null: Tensor, tolerance: float) -> Tensor:
@@ -188,5 +192,5 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
         logits, k, solved = ctx.saved_tensors
         adjoint: Tensor = _Solve.apply(logits, k, grad)
-        _, pull = torch.func.vjp(lambda x: covariance_product(x, k, solved), logits)
+        pull = torch.func.vjp(lambda x: covariance_product(x, k, solved), logits)[1]
         return -pull(adjoint)[0], None, adjoint

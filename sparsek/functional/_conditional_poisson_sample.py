@@ -136,11 +136,11 @@ def _descend(levels: list[Level], size: Tensor, draws: int, generator: torch.Gen
     """One down-sweep: from the size of each row to the picks, (draws, rows, padded n)."""
     counts = size.long().expand(draws, -1).unsqueeze(-1)
     for level in reversed(levels[:-1]):
-        counts = _split(counts, level, generator)
+        counts = split(counts, level, generator)
     return counts
 
 
-def _split(counts: Tensor, level: Level, generator: torch.Generator | None) -> Tensor:
+def split(counts: Tensor, level: Level, generator: torch.Generator | None) -> Tensor:
     """Split the number in each block over its halves: (draws, rows, blocks) to (draws, rows, 2 blocks)."""
     weight = level.mass[:, ::2] * partner_mass(level.mass[:, 1::2], counts)
     left = pick(weight, generator)
@@ -162,8 +162,11 @@ def partner_mass(mass: Tensor, counts: Tensor) -> Tensor:
 
 
 def pick(weight: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw an index along the last dimension with probability in proportion to `weight`."""
-    total = weight.cumsum(-1)
-    uniform = torch.rand(weight.shape[:-1], dtype=weight.dtype, device=weight.device, generator=generator)
-    threshold = (uniform * total[..., -1]).unsqueeze(-1)
-    return torch.searchsorted(total, threshold, right=True).squeeze(-1).clamp(max=weight.shape[-1] - 1)
+    """Draw an index along the last dimension with probability in proportion to `weight`, never one of weight 0."""
+    cumulated = weight.cumsum(-1)
+    total = cumulated[..., -1]
+    uniform = torch.rand(total.shape, dtype=weight.dtype, device=weight.device, generator=generator)
+    threshold = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    return (
+        torch.searchsorted(cumulated, threshold.unsqueeze(-1), right=True).squeeze(-1).clamp(max=weight.shape[-1] - 1)
+    )

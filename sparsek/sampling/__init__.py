@@ -6,14 +6,20 @@
 | `Systematic()` | exact | exact | k | no |
 | `Pivotal(shuffle=True)`, `Systematic(shuffle=True)` | given the `Draw` | – | k | no |
 | `ConditionalPoisson()` | exact | exact | k | yes |
+| `Sampford()` | exact | exact | k | yes |
+| `Brewer()` | – | enumeration, n ≤ 12 | k | yes |
+| `Pareto()`, π approximate | – | – | k | yes |
 | `Poisson()` | exact | exact | random | yes |
 """
 
+from ._brewer import Brewer as Brewer
 from ._conditional_poisson import ConditionalPoisson as ConditionalPoisson
 from ._design import Design as Design
 from ._design import Draw as Draw
+from ._pareto import Pareto as Pareto
 from ._pivotal import Pivotal as Pivotal
 from ._poisson import Poisson as Poisson
+from ._sampford import Sampford as Sampford
 from ._systematic import Systematic as Systematic
 
-__all__ = ["ConditionalPoisson", "Design", "Draw", "Pivotal", "Poisson", "Systematic"]
+__all__ = ["Brewer", "ConditionalPoisson", "Design", "Draw", "Pareto", "Pivotal", "Poisson", "Sampford", "Systematic"]

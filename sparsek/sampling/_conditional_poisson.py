@@ -71,7 +71,7 @@ class ConditionalPoisson(Design):
 
 
 def _natural(probs: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Natural parameters of the units strictly inside (0, 1), −inf at the others, and how many of the former are taken."""
+    """Natural parameters of the units inside (0, 1), −inf at the others, and how many of the former are taken."""
     left = size.unsqueeze(-1) - (probs >= 1).sum(-1, keepdim=True)
     theta = calibrate(probs, left)
     return torch.where(free_units(probs), theta, -torch.inf), left
