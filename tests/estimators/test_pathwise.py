@@ -18,7 +18,7 @@ from sparsek.estimators import (
 )
 from sparsek.estimators._imle import _sum_of_gamma
 from sparsek.functional import capped_logit, topk_mask
-from sparsek.relaxations import Euclidean, Relaxation, SigmoidTopK, SuccessiveSoftmax
+from sparsek.relaxations import Euclidean, LapSum, Perturbed, Relaxation, ScaledSigmoid, SigmoidTopK, SuccessiveSoftmax
 from sparsek.sampling import ConditionalPoisson, Design, Pivotal
 
 ESTIMATORS = [StraightThrough(), SecondOrder(), ReinMax(), Simple(), IMLE(), Relaxed()]
@@ -46,6 +46,17 @@ def test_sample_is_k_hot_and_gradient_finite(estimator, batch, n, data):
     assert torch.equal(x, before)
     if k in (0, n):
         assert x.grad.abs().max() < 1e-12 * n  # nothing to learn; the rounding of float64
+
+
+@pytest.mark.parametrize("relaxation", [SIGMOID, Euclidean(), LapSum(), ScaledSigmoid(), Perturbed(samples=20)])
+@pytest.mark.parametrize("estimator", [StraightThrough(), SecondOrder(), Relaxed()])
+def test_every_relaxation_on_the_capped_simplex_will_do(estimator, relaxation):
+    for scale in (1.0, 100.0):
+        x = (scale * torch.randn(3, 60, generator=generator())).requires_grad_()
+        sample = estimator(x, 9, relaxation, generator=generator())
+        assert (sample.sum(-1) == 9).all()
+        (sample * torch.arange(60.0)).sum().backward()
+        assert x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
