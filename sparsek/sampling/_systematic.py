@@ -53,10 +53,9 @@ class Systematic(Shuffled):
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
         sums = _cumulate(probs)
         u = torch.rand((draws, *size.shape), dtype=probs.dtype, device=probs.device, generator=generator)
+        # `points` counts, from the start of a block, the points before the end of each unit.
         start = sums.fraction - _inside(u, size, sums.total)[..., None, None]
-        points = (
-            sums.inner + start
-        ).ceil_()  # the number of points before the end of each unit, less those before the block
+        points = (sums.inner.add_(start[0])[None] if draws == 1 else sums.inner + start).ceil_()
         first = points[..., :1] > start.ceil()
         taken = torch.cat((first, points[..., 1:] > points[..., :-1]), -1)
         return taken.flatten(-2)[..., : probs.shape[-1]]
@@ -101,9 +100,10 @@ class _Sums(NamedTuple):
 def _cumulate(probs: Tensor) -> _Sums:
     """Return the cumulative sums of each row, in blocks whose starts are split in whole and fractional part."""
     rows, m = probs.shape
-    width = min(max(m, 1), BLOCK)
+    width = _width(m)
     blocks = -(-max(m, 1) // width)
-    inner = pad(probs, (0, blocks * width - m)).reshape(rows, blocks, width).cumsum(-1)
+    spare = blocks * width - m
+    inner = (pad(probs, (0, spare)) if spare else probs).reshape(rows, blocks, width).cumsum(-1)
     sums = inner[..., -1]
     floors = sums.detach().floor()
     fraction = pad((sums - floors).cumsum(-1), (1, 0))
@@ -112,6 +112,13 @@ def _cumulate(probs: Tensor) -> _Sums:
     fraction = fraction - carry
     total = whole[..., -1] + fraction[..., -1]
     return _Sums(inner, fraction[..., :-1, None], whole[..., :-1, None], total)
+
+
+def _width(m: int) -> int:
+    """Return the block length for rows of m units: at most BLOCK, a divisor of m where one is near."""
+    if m <= BLOCK:
+        return max(m, 1)
+    return next((w for w in range(BLOCK, BLOCK // 2, -1) if m % w == 0), BLOCK)
 
 
 def _inside(u: Tensor, size: Tensor, total: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def fractions(probs):
 
 
 def with_phantom(law, probs, k=None):
-    """Return {sample: probability} of a fixed-size `law` at a real sum k: run it with the phantom unit and drop that unit."""
+    """Return {sample: probability} of a fixed-size `law` at a real sum k, by way of the phantom unit."""
     total = sum(probs) if k is None else Fraction(k)
     phantom = math.ceil(total) - total
     pmf = defaultdict(Fraction)
@@ -141,4 +141,5 @@ def random_probs(n, k, seed, spread=1.5):
         c = (low + high) / 2
         low, high = (low, c) if torch.sigmoid(x + c).sum() > k else (c, high)
     probs = torch.sigmoid(x + c)
-    return probs + (k - probs.sum()) * probs * (1 - probs) / (probs * (1 - probs)).sum()
+    room = probs * (1 - probs)
+    return (probs + (k - probs.sum()) * room / room.sum()).clamp(0, 1)
