@@ -65,7 +65,7 @@ class _Gradient:
         return self.density * (value - self.mean(value))
 
     def divided(self, value: Tensor) -> Tensor:
-        return value if self.scale is None else value / self.scale
+        return value if self.scale is None else value / self.scale.to(value.dtype)
 
     def along_scale(self, value: Tensor) -> Tensor:
         """`value` times (x − τ)/s, 0 where the density vanishes."""
@@ -76,7 +76,8 @@ def _pull_back(gradient: _Gradient, grad: Tensor) -> tuple[Tensor, Tensor, Tenso
     """Gradients to x, k and s, not yet summed to the shapes of k and s."""
     to_x = gradient.divided(gradient.spread(grad))
     to_scale = None if gradient.scale is None else -gradient.along_scale(to_x)
-    return to_x, gradient.mean(grad), to_scale
+    to_scale = None if to_scale is None else to_scale.double()
+    return to_x, gradient.mean(grad).double(), to_scale
 
 
 class _Implicit(torch.autograd.Function):
@@ -106,9 +107,9 @@ class _Implicit(torch.autograd.Function):
         gradient = _Gradient(ctx.shape, *ctx.saved_tensors)
         tangent = torch.zeros_like(gradient.density) if x_t is None else x_t
         if scale_t is not None:
-            tangent = tangent - gradient.along_scale(scale_t)
+            tangent = tangent - gradient.along_scale(scale_t.to(tangent.dtype))
         result = gradient.spread(gradient.divided(tangent))
-        return result if k_t is None else result + gradient.weights * k_t, None
+        return result if k_t is None else result + gradient.weights * k_t.to(result.dtype), None
 
     @staticmethod
     def vmap(

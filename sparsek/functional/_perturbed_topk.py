@@ -83,13 +83,13 @@ def perturbed_topk(
     along = (noise * ((scores - scores.detach()) / width)).sum(-1, keepdim=True)  # 0, with a gradient
     probs = probs + (centred * along).sum(0) / max(samples - 1, 1)
     if isinstance(k, Tensor) and k.is_floating_point():
-        probs = probs + _next_pick(noisy, rows) * (rows.k - rows.k.detach())
+        probs = probs + _next_pick(noisy, rows) * (rows.k - rows.k.detach()).to(probs.dtype)
     return rows.restore(probs)
 
 
 def _pick(noisy: Tensor, k: Tensor, rows: Rows) -> Tensor:
-    k = k.squeeze(-1).expand(noisy.shape[1:-1])
-    return topk_mask(noisy, k.expand(noisy.shape[:-1]), mask=rows.free)
+    k = k.nan_to_num().squeeze(-1).expand(noisy.shape[:-1])  # a row without an answer picks nothing
+    return topk_mask(noisy, k, mask=rows.free)
 
 
 def _next_pick(noisy: Tensor, rows: Rows) -> Tensor:

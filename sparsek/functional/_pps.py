@@ -56,7 +56,7 @@ def pps(sizes: Tensor, k: float | Tensor, dim: int = -1) -> Tensor:
     if values_visible(sizes) and bool(((sizes < 0) | sizes.isinf()).any()):
         raise ValueError(f"sizes must be finite and >= 0, got values from {sizes.min().item()} to {sizes.max().item()}")
     positive = (weights > 0).sum(-1, keepdim=True)
-    count = column(k, weights)
+    count = column(k, weights, torch.float64)
     if values_visible(sizes, count):
         broken = weights.isnan().any(-1)
         check_k(k, weights.shape[:-1], positive.squeeze(-1).masked_fill(broken, weights.shape[-1]))
@@ -70,9 +70,9 @@ def _share(weights: Tensor, k: Tensor) -> Tensor:
     certain = _certain(weights.detach(), k.detach())
     others = weights.masked_fill(certain, 0.0)
     total = others.sum(-1, keepdim=True)
-    left = k - certain.sum(-1, keepdim=True)
+    left = (k - certain.sum(-1, keepdim=True)).to(weights.dtype)
     shares = left * others / torch.where(total > 0, total, 1.0)
-    return torch.where(certain, 1.0 + 0.0 * k, shares.clamp(max=1.0))
+    return torch.where(certain, 1.0 + 0.0 * left, shares.clamp(max=1.0))
 
 
 def _certain(weights: Tensor, k: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ class Rows(NamedTuple):
 
     Attributes:
         scores: Finite scores, units last, float32 or float64; 0 where `free` is False and in rows with a NaN.
-        k: What is left for the free units, shape (..., 1), dtype of `scores`; NaN in rows that have no answer, and in
-            rows with a NaN score. Such a row is NaN after :meth:`restore`.
+        k: What is left for the free units, shape (..., 1), float64; NaN in rows that have no answer, and in rows
+            with a NaN score. Such a row is NaN after :meth:`restore`.
         free: Units that compete: valid and not +inf. None if all do.
         certain: Units at +inf, which are always selected. None if there are none.
         dim: The dimension of the units in the input.
@@ -79,7 +79,7 @@ def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, 
     n = scores.shape[-1]
     scores = scores.to(torch.promote_types(input.dtype, torch.float32))
     check_k(k, scores.shape[:-1], n, integer=integer)
-    count = column(k, scores)
+    count = column(k, scores, torch.float64)
     rows = Rows(scores, count, None, None, dim, input.dtype)
     if mask is None and concrete(scores, count) and _all_finite(scores) and not bool(_legal(count, n).isnan().any()):
         return rows

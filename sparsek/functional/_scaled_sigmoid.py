@@ -62,8 +62,8 @@ def scaled_sigmoid(
     logits = rows.scores / temperature
     units = logits.shape[-1] if rows.free is None else rows.free.sum(-1, keepdim=True)
     total = _over_free(logits.sigmoid(), rows.free, 0.0).sum(-1, keepdim=True)
-    down = rows.k * _share(logits, rows.free)
-    up = 1 - (units - rows.k) * _share(-logits, rows.free)
+    down = rows.k.to(total.dtype) * _share(logits, rows.free)
+    up = 1 - (units - rows.k).to(total.dtype) * _share(-logits, rows.free)
     return rows.restore(torch.where((total > rows.k) | (rows.k == 0), down, up).clamp(0, 1))
 
 

@@ -109,7 +109,9 @@ def _column(name: str, value: Tensor, scores: Tensor) -> Tensor:
         torch.broadcast_shapes(value.shape, scores.shape[:-1])
     except RuntimeError:
         batch = tuple(scores.shape[:-1])
-        raise ValueError(f"{name} of shape {tuple(value.shape)} does not broadcast to the batch shape {batch}") from None
+        raise ValueError(
+            f"{name} of shape {tuple(value.shape)} does not broadcast to the batch shape {batch}"
+        ) from None
     return value.to(scores.device, torch.float64).unsqueeze(-1)
 
 
@@ -220,13 +222,16 @@ def _derivable(*values: float | Tensor) -> bool:
 
 
 def _apply(scores: Tensor, k: float | Tensor, temperature: float | Tensor) -> Tensor:
+    probs: Tensor
     if torch.compiler.is_compiling():
-        return _solve_op(scores, _as_tensor(k, scores), _as_tensor(temperature, scores))[0]
-    if torch._C._are_functorch_transforms_active():
-        return _Transformable.apply(scores, k, temperature)[0]
-    if _derivable(scores, k, temperature):
-        return _SigmoidTopK.apply(scores, k, temperature)
-    return _forward(scores, k, temperature, values_visible(scores))[0]
+        probs, _ = _solve_op(scores, _as_tensor(k, scores), _as_tensor(temperature, scores))
+    elif torch._C._are_functorch_transforms_active():
+        probs, _ = _Transformable.apply(scores, k, temperature)
+    elif _derivable(scores, k, temperature):
+        probs = _SigmoidTopK.apply(scores, k, temperature)
+    else:
+        probs, _ = _forward(scores, k, temperature, values_visible(scores))
+    return probs
 
 
 class _SigmoidTopK(torch.autograd.Function):
@@ -267,7 +272,7 @@ class _Transformable(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: Tensor, k: float | Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-        return _forward(scores, k, temperature, values_visible(scores))
+        return _forward(scores, k, temperature, False)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -65,7 +65,8 @@ def successive_softmax(
     keys = rows.scores
     if rows.free is not None:
         keys = keys.masked_fill(~rows.free & rows.free.any(-1, keepdim=True), -torch.inf)
-    total = 0.0 * rows.scores + 0.0 * torch.where(rows.k == rows.k.round(), rows.k, torch.nan)
+    whole = torch.where(rows.k == rows.k.round(), rows.k, torch.nan).to(keys.dtype)
+    total = 0.0 * rows.scores + 0.0 * whole
     for done in range(_rounds(rows, k)):
         weights = (keys / temperature).softmax(-1)
         total = total + torch.where(rows.k > done, weights, 0.0)

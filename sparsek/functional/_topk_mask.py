@@ -73,10 +73,7 @@ def _split(k: float | Tensor, scores: Tensor) -> tuple[int | Tensor, float | Ten
     """Whole part and fraction of k; columns if k is a tensor, or a float that a compiler may trace."""
     if isinstance(k, int) or (not isinstance(k, Tensor) and concrete(scores)):
         return math.floor(k), k - math.floor(k)
-    if isinstance(k, Tensor):
-        k = k.detach().to(scores.device).unsqueeze(-1)
-    else:
-        k = column(k, scores, torch.promote_types(scores.dtype, torch.float32))
+    k = column(k.detach() if isinstance(k, Tensor) else k, scores, torch.float64)
     return k.floor().long(), k - k.floor()
 
 
