@@ -1,14 +1,15 @@
 """Distributions on k-hot vectors, with the contract of :mod:`torch.distributions`.
 
-| distribution | parameter | log_prob | mean | covariance | entropy, KL | rsample |
-|---|---|---|---|---|---|---|
-| `KHot` | inclusion probabilities, a design | the design's | exact | the design's | enumeration; Poisson: exact | – |
-| `ConditionalPoisson` | natural parameters | exact | exact | exact | exact | – |
-| `GumbelTopK` | logits | quadrature, 1e-13 | quadrature, 1e-13 | enumeration | enumeration | – |
-| `…StraightThrough` | as above | | | | | value exact, gradient that of the mean |
-| `RelaxedKHot` | logits, temperature | – | – | – | – | exact |
+| distribution | parameter | log_prob | mean | covariance | entropy, KL |
+|---|---|---|---|---|---|
+| `KHot` | inclusion probabilities, a design | the design's | exact | the design's | (conditional) Poisson: exact |
+| `ConditionalPoisson` | natural parameters | exact | exact | exact | exact |
+| `GumbelTopK` | logits | quadrature, 1e-13 | quadrature, 1e-13 | enumeration | enumeration |
+| `RelaxedKHot` | logits, temperature | – | – | – | – |
 
-`sample` and `rsample` take a `generator`. Enumeration is exact and covers n ≤ 16.
+`…StraightThrough` classes have an `rsample` whose value is exact and whose gradient is that of the mean; `RelaxedKHot` has
+an exact one. `sample` and `rsample` take a `generator`. What has no
+formula is enumerated, exactly, for n ≤ 16.
 """
 
 from . import _kl as _kl

@@ -62,7 +62,7 @@ class ConditionalPoisson(LogitSubset):
     @property
     def mean(self) -> Tensor:
         """Inclusion probabilities."""
-        return conditional_poisson_marginals(self.logits, self._whole_k())
+        return _mean(self._free()).to(self.logits.dtype)
 
     @property
     def covariance(self) -> Tensor:
@@ -80,8 +80,7 @@ class ConditionalPoisson(LogitSubset):
     def cross_entropy(self, other: ConditionalPoisson) -> Tensor:
         r"""Return $-E \log Q(s)$ for s of this law and Q of `other`, in float64: +inf where Q does not cover it."""
         mine, theirs = self._free(), other._free()
-        probs = (conditional_poisson_marginals(mine.logits, mine.k) + mine.certain).to(mine.logits.dtype)
-        weighted = torch.where(theirs.logits > -torch.inf, probs * _finite(theirs.logits), 0.0).sum(-1)
+        weighted = torch.where(theirs.logits > -torch.inf, _mean(mine) * _finite(theirs.logits), 0.0).sum(-1)
         excluded = (theirs.logits == -torch.inf) & ~theirs.certain
         uncovered = (excluded & _possible(mine)) | (theirs.certain & ~_always(mine))
         wrong = uncovered.any(-1) | torch.as_tensor(self.k != other.k, device=weighted.device)
@@ -111,6 +110,10 @@ class ConditionalPoissonStraightThrough(ConditionalPoisson):
         """Draw as :meth:`sample` does; the gradient to `logits` is that of `mean`, the covariance."""
         mean = self.mean
         return self.sample(sample_shape, generator) + (mean - mean.detach())
+
+
+def _mean(free: Free) -> Tensor:
+    return conditional_poisson_marginals(free.logits, free.k) + free.certain.to(free.logits.dtype)
 
 
 def _finite(logits: Tensor) -> Tensor:

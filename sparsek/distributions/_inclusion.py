@@ -33,8 +33,8 @@ def inclusion(logits: Tensor, k: Tensor) -> Tensor:
         y, step = _nodes(logits, k, most)
     if y.numel() * n * max(most, 1) > MAX_TERMS:
         raise NotImplementedError(
-            f"the mean of Gumbel top-k costs {y.numel() * n * most} terms here, more than {MAX_TERMS}: estimate it from "
-            "samples, or use ConditionalPoisson(k, logits), whose mean is O(n)"
+            f"the mean of Gumbel top-k costs {y.numel() * n * most} terms here, more than {MAX_TERMS}: estimate it "
+            "from samples, or use ConditionalPoisson(k, logits), whose mean is O(n)"
         )
     hazard = (y.unsqueeze(-1) + logits.unsqueeze(-2)).clamp(max=7.0).exp()  # w t, (rows, J, n)
     arrived, waiting = -torch.expm1(-hazard), torch.exp(-hazard)

@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from sparsek import sampling
 from sparsek._validation import check_dim, check_floating
 from sparsek.constraints import capped_simplex, k_hot
 from sparsek.functional import capped_entropy
+from sparsek.functional._calibration import calibrate, free_units
 from sparsek.sampling import Design, Draw, Pivotal, Poisson
+from sparsek.sampling._rows import as_rows
 
+from ._conditional_poisson import ConditionalPoisson
 from ._subset import SubsetDistribution
 
 _PIVOTAL = Pivotal()
@@ -24,11 +28,12 @@ class KHot(SubsetDistribution):
 
     $P(s_i = 1) = π_i$ and $\sum_i s_i = k = \sum_i π_i$: at real k the size is ⌊k⌋ or ⌈k⌉, so that its mean is k.
     Inclusion probabilities do not determine the law; the design does. `log_prob`, `covariance` and their gradients in
-    `probs` are the design's, and raise `NotImplementedError` with a hint where it has none. `mode` and `entropy` come
-    by enumeration (n ≤ 16, or 2^20 entries), for `Poisson` and, in `mode`, for `ConditionalPoisson` at whole k, by
-    formula. KL is enumerated too.
+    `probs` are the design's, and raise `NotImplementedError` with a hint where it has none. `mode`, `entropy` and KL
+    have formulas for `Poisson` and, at whole k, for `ConditionalPoisson`; for other designs they are enumerated (n ≤
+    16, or 2^20 entries).
 
-    A shuffled design scores its own draws, permutation included: `law.log_prob(law.draw())`.
+    A shuffled design scores its own draws, given their permutation: `law.log_prob(law.draw())`. Of a bare sample its
+    `log_prob`, and with it `mode`, `entropy` and KL, raises `NotImplementedError`.
 
     Units of probability 0 never occur and units of probability 1 always do; k = 0 and k = n are legal and
     deterministic.
@@ -110,10 +115,11 @@ class KHot(SubsetDistribution):
 
     @property
     def mode(self) -> Tensor:
-        """The most probable vector: by formula for Poisson, else by enumeration."""
+        """The most probable vector: by formula for Poisson, and conditional Poisson at whole k, else enumerated."""
         if isinstance(self.design, Poisson):
             return (self.probs > 0.5).to(self.probs.dtype)
-        return super().mode
+        natural = self.natural()
+        return super().mode if natural is None else natural.mode.to(self.probs.dtype)
 
     def sample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw vectors of shape sample_shape + batch_shape + (n,), without gradient."""
@@ -136,13 +142,33 @@ class KHot(SubsetDistribution):
         return self.design.log_prob(self.probs, value, k=self._k)
 
     def _log_prob(self, value: Tensor) -> Tensor:
+        if getattr(self.design, "shuffle", False):
+            raise NotImplementedError(
+                f"the probability of a sample under {self.design} is a mean over permutations, which is intractable: "
+                "score what `draw` returns, which holds its permutation, or use a design that does not shuffle"
+            )
         return self.design.log_prob(self.probs, value, k=self._k)
 
     def entropy(self) -> Tensor:
-        """Return the entropy in nats: a sum over units for Poisson, else by enumeration."""
+        """Return the entropy in nats: by formula for Poisson and conditional Poisson (whole k), else enumerated."""
         if isinstance(self.design, Poisson):
             return capped_entropy(self.probs)
-        return super().entropy()
+        natural = self.natural()
+        return super().entropy() if natural is None else natural.entropy().to(self.probs.dtype)
+
+    def natural(self) -> ConditionalPoisson | None:
+        """Return the law by its natural parameters if the design is conditional Poisson and every k is whole, else None.
+
+        Differentiable in `probs`; entropy and KL, which have formulas there, come from it.
+        """
+        low, high = k_hot(self.k).sizes(self.probs)
+        if not isinstance(self.design, sampling.ConditionalPoisson) or bool((low != high).any()):
+            return None
+        rows = as_rows(self.probs, self._k, fixed_size=True)
+        certain = rows.probs >= 1
+        free = calibrate(rows.probs, rows.size.unsqueeze(-1) - certain.sum(-1, keepdim=True))
+        logits = torch.where(free_units(rows.probs), free, torch.where(certain, torch.inf, -torch.inf))
+        return ConditionalPoisson(rows.size.reshape(self.batch_shape), logits.reshape(self.probs.shape))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(probs: {tuple(self.probs.shape)}, design: {self.design})"

@@ -40,7 +40,8 @@ def log_set_probability(logits: Tensor, selected: Tensor, k: int) -> Tensor:
         low, high = _interval(ratio)
         step = (high - low) / (_NODES - 1)
         y = low.unsqueeze(-1) + step.unsqueeze(-1) * torch.arange(_NODES, dtype=logits.dtype, device=logits.device)
-    return torch.logsumexp(_log_integrand(y, ratio), -1) + step.log()
+    log_probs = torch.logsumexp(_log_integrand(y, ratio), -1) + step.log()
+    return log_probs.masked_fill(alone.squeeze(-1), 0.0)
 
 
 def _log_integrand(y: Tensor, ratio: Tensor) -> Tensor:
