@@ -210,7 +210,7 @@ class _Marginals(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, k: Tensor) -> Tensor:
         rows = tilt(logits, k)
-        probs = mean_picks(rows, frequencies(rows))[0].clamp(0, 1)
+        probs = mean_picks(rows, frequencies(rows))[0].clamp(0, 1).masked_fill(rows.complement == 0, 1.0)
         return probs.masked_fill((rows.log_scale == -torch.inf).unsqueeze(-1), torch.nan)
 
     @staticmethod

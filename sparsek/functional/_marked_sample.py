@@ -70,7 +70,7 @@ def _descend(
 def _split_marked(
     count: Tensor, place: Tensor, level: Level, mass: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Split the block that holds the mark: its count and place, (draws, rows, 1), to its left count and the mark's side."""
+    """Split the block that holds the mark: (draws, rows, 1) count and place to the left count and the side of the mark."""
     plain_left, plain_right = _blocks(level.mass[:, ::2], place), _blocks(level.mass[:, 1::2], place)
     marked_left, marked_right = _blocks(mass[:, ::2], place), _blocks(mass[:, 1::2], place)
     weight = torch.cat(
