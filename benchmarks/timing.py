@@ -1,7 +1,7 @@
 """Interleaved timings on one thread, as ratios to `torch.softmax` on a tensor of the same shape in the same run.
 
-On the CPU the clock is the processor time of this process (user and system), which equals the wall time of one thread on
-a quiet machine and leaves out the time in which another process had the core. On CUDA it is the wall time.
+On the CPU the clock is the processor time of this process (user and system): the wall time of one thread
+on a quiet machine and leaves out the time in which another process had the core. On CUDA it is the wall time.
 """
 
 from __future__ import annotations
