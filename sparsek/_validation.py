@@ -65,7 +65,9 @@ def check_mask(name: str, mask: Tensor, input: Tensor) -> None:
     except RuntimeError:
         fits = False
     if not fits:
-        raise ValueError(f"{name} of shape {tuple(mask.shape)} does not broadcast to input of shape {tuple(input.shape)}")
+        raise ValueError(
+            f"{name} of shape {tuple(mask.shape)} does not broadcast to input of shape {tuple(input.shape)}"
+        )
 
 
 def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, integer: bool = False) -> None:
@@ -77,19 +79,23 @@ def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, 
         valid: Number of valid units: an int, or a tensor of `batch_shape`.
         integer: Whether only whole numbers have a meaning.
     """
-    if not isinstance(k, Tensor):
-        if isinstance(k, bool) or not isinstance(k, Real | torch.SymFloat | torch.SymInt):
-            raise ValueError(f"k must be a number or a tensor, got {type(k).__name__}")
-        if not 0 <= k < math.inf:
-            raise ValueError(f"k must be finite and >= 0, got {k}")
-        if integer and k != int(k):
-            raise ValueError(f"k must be a whole number here, got {k}")
-        if isinstance(valid, int):
-            if k > valid:
-                raise ValueError(f"k must be at most the number of valid units, {valid}, got {k}")
-        elif values_visible(valid) and bool((valid < k).any()):
-            raise ValueError(f"k must be at most the number of valid units, {int(valid.min())} in one row, got {k}")
+    if isinstance(k, Tensor):
+        _check_tensor_k(k, batch_shape, valid, integer)
         return
+    if isinstance(k, bool) or not isinstance(k, Real | torch.SymFloat | torch.SymInt):
+        raise ValueError(f"k must be a number or a tensor, got {type(k).__name__}")
+    if not 0 <= k < math.inf:
+        raise ValueError(f"k must be finite and >= 0, got {k}")
+    if integer and k != int(k):
+        raise ValueError(f"k must be a whole number here, got {k}")
+    if isinstance(valid, int):
+        if k > valid:
+            raise ValueError(f"k must be at most the number of valid units, {valid}, got {k}")
+    elif values_visible(valid) and bool((valid < k).any()):
+        raise ValueError(f"k must be at most the number of valid units, {int(valid.min())} in one row, got {k}")
+
+
+def _check_tensor_k(k: Tensor, batch_shape: torch.Size, valid: int | Tensor, integer: bool) -> None:
     if k.dtype == torch.bool or k.is_complex():
         raise ValueError(f"k must be a real number, got dtype {k.dtype}")
     try:
@@ -98,9 +104,11 @@ def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, 
         fits = False
     if not fits:
         raise ValueError(f"k of shape {tuple(k.shape)} does not broadcast to the batch shape {tuple(batch_shape)}")
-    if values_visible(k):
-        if not bool(((k >= 0) & (k <= valid)).all()):  # NaN fails both
-            most = valid if isinstance(valid, int) else "the number of valid units of its row"
-            raise ValueError(f"k must lie in [0, {most}] in every row, got values from {k.min().item()} to {k.max().item()}")
-        if integer and not bool((k == k.round()).all()):
-            raise ValueError("k must be a whole number in every row here")
+    if not values_visible(k):
+        return
+    if not bool(((k >= 0) & (k <= valid)).all()):  # NaN fails both
+        most = valid if isinstance(valid, int) else "the number of valid units of its row"
+        least, largest = k.min().item(), k.max().item()
+        raise ValueError(f"k must lie in [0, {most}] in every row, got values from {least} to {largest}")
+    if integer and not bool((k == k.round()).all()):
+        raise ValueError("k must be a whole number in every row here")

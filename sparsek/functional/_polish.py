@@ -32,20 +32,19 @@ def precision(dtype: torch.dtype) -> Precision:
     return _DOUBLE if dtype == torch.float64 else _SINGLE
 
 
-def polish_rows(probs: Tensor, total: Tensor, spread: Tensor, k: Tensor, *, first_order: bool) -> None:
-    """Move `probs` (rows, n) in place along τ so that rows sum to k.
+def polish_rows(probs: Tensor, missing: Tensor, spread: Tensor, *, first_order: bool) -> None:
+    """Move `probs` (rows, n) in place along τ so that their sums grow by `missing`.
 
-    With $d = π(1-π)$ and a shift δ of the logits, $π + δ d + δ^2/2 · d(1-2π)$; δ is such that the sum of the series is k.
+    With $d = π(1-π)$ and a shift δ of the logits, $π + δ d + δ^2/2 · d(1-2π)$; δ is such that the sum of the series is right.
 
     Args:
         probs: Sigmoids at a threshold close to the solution.
-        total: (rows, 1), their sums.
+        missing: (rows, 1), k minus their sum.
         spread: (rows, 1), Σd.
-        k: (rows, 1) or (1, 1), what they shall sum to.
         first_order: Whether one term of the series is enough.
     """
     slope = torch.addcmul(probs, probs, probs, value=-1)
-    shift = (k - total) / spread
+    shift = missing / spread
     if first_order:
         probs.addcmul_(slope, shift)
         return

@@ -66,30 +66,31 @@ def solve_saturated(
     scores = torch.where(finite, x, -math.inf)
     free = k - certain
     inside = (free > 0) & (free < units)
-    threshold, found = _refine(scores, free, units, temperature, start, SIGNED_PASSES)
+    mean = torch.where(finite, x, 0).sum(-1, keepdim=True).double() / units
+    start = torch.where(start.isfinite(), start, mean)
+    pivot = start.to(x.dtype)
+    shift, found = _refine(scores - pivot, free, units, temperature, start - pivot, SIGNED_PASSES)
     open_rows = (inside & ~found).squeeze(1).nonzero().squeeze(1)
     if open_rows.numel():
         part = (scores[open_rows], free[open_rows], units[open_rows], _rows_of(temperature, open_rows))
-        low, high = _bracket(*part)
-        threshold[open_rows], _ = _refine(*part, (low + high) / 2, BRACKETED_PASSES, low, high)
-    threshold = _limits(scores, finite, free, units, temperature, threshold)
-    probs = shifted(scores, threshold, temperature).sigmoid_()
+        pivot[open_rows], shift[open_rows] = _solve_bracketed(*part)
+    pivot, shift = _limits(scores, finite, free, units, temperature, pivot, shift)
+    probs = shifted(scores - pivot, shift, temperature).sigmoid_()
     _remove_rounding(probs, free)
     probs = torch.where(free == 0, (x == math.inf).to(x.dtype), probs)
     probs = torch.where((free == units) & (units > 0), (x > -math.inf).to(x.dtype), probs)
     wrong = ~((free >= 0) & (free <= units)) | x.isnan().any(-1, keepdim=True)
     probs = probs.masked_fill(wrong, math.nan).masked_fill(x == -math.inf, 0.0)
-    return torch.where((x == math.inf) & ~wrong, 1.0, probs), threshold.masked_fill(wrong, math.nan)
+    return torch.where((x == math.inf) & ~wrong, 1.0, probs), (pivot + shift).masked_fill(wrong, math.nan)
 
 
 def _remove_rounding(probs: Tensor, k: Tensor) -> None:
     """Polish the rows whose sums resolve it: at τ far from 0, rounding of (x-τ)/T is the same in many tied units."""
-    total = probs.sum(-1, keepdim=True).double()
+    total = probs.sum(-1, keepdim=True, dtype=torch.float64)
     spread = total - torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square()
     resolved = spread >= precision(probs.dtype).saturation * total
-    target, spread = torch.where(resolved, k, total), torch.where(resolved, spread, 1.0)
-    total, spread, target = total.to(probs.dtype), spread.to(probs.dtype), target.to(probs.dtype)
-    polish_rows(probs, total, spread, target, first_order=True)
+    missing = torch.where(resolved, k - total, 0.0)
+    polish_rows(probs, missing.to(probs.dtype), spread.to(probs.dtype).clamp_min(1e-38), first_order=True)
 
 
 def _rows_of(value: float | Tensor, rows: Tensor) -> float | Tensor:
@@ -168,26 +169,35 @@ def _newton(excess: Tensor, sums: _Residual, k: Tensor, units: Tensor) -> Tensor
     return -distance * total * rest / (sums.spread * units)
 
 
-def _bracket(x: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the threshold from two order statistics of the row.
+def _solve_bracketed(x: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Threshold as pivot + shift, between bounds from two order statistics of the row.
 
     With v the ⌈k⌉-th largest score, at most ⌈k⌉-1 units lie above it, so σ((v-τ)/T) must reach their missing share;
-    with v the (⌊k⌋+1)-th largest, the ⌊k⌋+1 units at or above it must not exceed k.
+    with v the (⌊k⌋+1)-th largest, the ⌊k⌋+1 units at or above it must not exceed k. The first is the pivot: scores near it
+    are differenced exactly, so the shift is resolved however large the scores are.
     """
     ordered = x.sort(dim=-1, descending=True).values
     upper_rank, lower_rank = k.ceil(), k.floor() + 1
-    at_upper = ordered.gather(-1, upper_rank.long() - 1).double()
-    at_lower = ordered.gather(-1, lower_rank.long() - 1).double()
+    pivot = ordered.gather(-1, upper_rank.long() - 1)
+    gap = ordered.gather(-1, lower_rank.long() - 1).double() - pivot.double()
     missing = (k - (upper_rank - 1)) / (units - (upper_rank - 1))
-    return at_lower - temperature * torch.logit(k / lower_rank), at_upper - temperature * torch.logit(missing)
+    low, high = gap - temperature * torch.logit(k / lower_rank), -temperature * torch.logit(missing)
+    return pivot, _refine(x - pivot, k, units, temperature, (low + high) / 2, BRACKETED_PASSES, low, high)[0]
 
 
 def _limits(
-    x: Tensor, finite: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor, threshold: Tensor
-) -> Tensor:
+    x: Tensor,
+    finite: Tensor,
+    k: Tensor,
+    units: Tensor,
+    temperature: float | Tensor,
+    pivot: Tensor,
+    shift: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Put the threshold of rows with k = 0 or k = n just beyond all scores: the one-sided limit that gradients need."""
-    least = torch.where(finite, x, math.inf).amin(-1, keepdim=True).double()
-    most = x.amax(-1, keepdim=True).double()
-    threshold = torch.where(k == 0, most + _BEYOND * temperature, threshold)
-    threshold = torch.where(k == units, least - _BEYOND * temperature, threshold)
-    return torch.where(units == 0, 0.0, threshold)
+    least, most = torch.where(finite, x, math.inf).amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+    none, every = k == 0, k == units
+    pivot = torch.where(none, most, torch.where(every, least, pivot))
+    shift = torch.where(none, _BEYOND * temperature, torch.where(every, -_BEYOND * temperature, shift))
+    empty = units == 0
+    return pivot.masked_fill(empty, 0.0), shift.masked_fill(empty, 0.0)

@@ -16,6 +16,7 @@ A row takes at most :data:`MAX_PASSES` passes, whatever its values: the bracket 
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
@@ -63,32 +64,35 @@ def _scalar(value: float | Tensor) -> bool:
 
 
 def _solve_one(x: Tensor, k: float, temperature: float, probs: Tensor, validate: bool) -> Tensor:
-    threshold = _solve_row(x[0], k, temperature, probs[0]) if 0 < k < x.shape[1] else None
-    if threshold is not None:
-        return torch.full((1, 1), threshold, dtype=torch.float64, device=x.device)
-    column = torch.full((1, 1), k, dtype=torch.float64, device=x.device)
-    start = torch.full_like(column, math.nan)
-    solved, start = solve_saturated(x, column, temperature, start, validate=validate)
-    probs.copy_(solved)
-    return start
+    threshold, solved = math.nan, False
+    if 0 < k < x.shape[1]:
+        threshold, solved = _solve_row(x[0], k, temperature, probs[0])
+    column = torch.full((1, 1), threshold, dtype=torch.float64, device=x.device)
+    if not solved:
+        count = torch.full_like(column, k)
+        row, column = solve_saturated(x, count, temperature, column, validate=validate)
+        probs.copy_(row)
+    return column
 
 
-def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> float | None:
-    """Solve one regular row into `probs`; None where the row needs a later stage."""
+def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> tuple[float, bool]:
+    """Solve one regular row into `probs`: its threshold, and whether it is solved or left to a later stage."""
     n = x.numel()
     limits = precision(x.dtype)
     one = x.new_ones(())
     threshold = _start_row(x, k / n, temperature, probs, one)
     for _ in range(PLAIN_PASSES):
         total, spread = _pass_row(x, threshold, temperature, probs, one)
-        if not (0 < total < n and spread >= limits.saturation * total):
-            return None
+        if not (0 < total < n and spread > 0):
+            return math.nan, False
         step = _newton_row(total, spread, k, n)
         threshold -= step * temperature
+        if spread < limits.saturation * total:
+            return threshold, False
         if abs(step) <= limits.second_order:
             _polish_row(probs, total, spread, k, step, limits)
-            return threshold
-    return None
+            return threshold, True
+    return threshold, False
 
 
 def _pass_row(x: Tensor, threshold: float, temperature: float, probs: Tensor, one: Tensor) -> tuple[float, float]:
@@ -140,7 +144,7 @@ def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
 
 def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: float, limits: Precision) -> None:
     """Move `probs` along the step by its Taylor series, scaled so that the sum is k."""
-    missing = k - total
+    missing = k - (_accurate_sum(probs).item() if probs.numel() <= _LONG_ROW else total)
     if abs(missing) <= limits.rounding * k:
         return
     slope = torch.addcmul(probs, probs, probs, value=-1)
@@ -153,6 +157,11 @@ def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: floa
     probs.add_(slope, alpha=shift)
 
 
+def _accurate_sum(probs: Tensor) -> Tensor:
+    """Sums in float64; float32 sums of a few large and many equal small terms are off by up to 5e-7, unless there are many."""
+    return probs.sum(-1, keepdim=True, dtype=torch.float64)
+
+
 def _logit(share: float) -> float:
     return math.log(share) - math.log1p(-share)
 
@@ -163,7 +172,6 @@ def _logit(share: float) -> float:
 def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, probs: Tensor, validate: bool) -> Tensor:
     """Solve rows into `probs`; `k` is (rows, 1) float64, or (1, 1) for all of them."""
     limits = precision(x.dtype)
-    count = k.to(x.dtype)
     scale = temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature
     threshold, target, valid = _start_rows(x, k, scale, probs)
     for _ in range(PLAIN_PASSES):
@@ -173,7 +181,8 @@ def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, probs: Tensor
         largest = torch.linalg.vector_norm(step, math.inf).item()
         if largest <= limits.second_order:
             break
-    polish_rows(probs, total, spread, count, first_order=largest <= limits.first_order)
+    missing = (k - _accurate_sum(probs)).to(x.dtype) if x.shape[1] <= _LONG_ROW else k.to(x.dtype) - total
+    polish_rows(probs, missing, spread, first_order=largest <= limits.first_order)
     margin = torch.sub(spread, total, alpha=limits.saturation)
     threshold = threshold.double()
     if not (largest <= limits.second_order and margin.min().item() >= 0):
@@ -205,9 +214,7 @@ def _newton_rows(total: Tensor, spread: Tensor, target: Tensor, valid: Tensor) -
     return distance.mul_(share.addcmul_(share, share, value=-1)).mul_(valid / spread)
 
 
-def _start_rows(
-    x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _start_rows(x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Thresholds to start from, logit(k/n), and the number n of valid units; all broadcast over the rows."""
     n = x.shape[1]
     total = x.sum(-1, keepdim=True)
