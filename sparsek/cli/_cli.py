@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": {
@@ -36,6 +37,17 @@ def check_checkpoint(path: str | Path) -> None:
         raise ValueError(f"ckpt_path {str(path)!r} is not a Lightning checkpoint: it holds no state_dict")
 
 
+class OneErrorParser(LightningArgumentParser):
+    """A parser that says what is wrong, and not the hundred options of a Trainer before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Write the message to standard error and exit with status 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        sys.stderr.write(f"{self.prog.split(' ')[0]}: error: {message}\n")
+        self.exit(2)
+
+
 class SparsekCLI(LightningCLI):
     """LightningCLI whose model and data are given by class path. `ckpt_path` is a file, `best` or `last`.
 
@@ -51,6 +63,8 @@ class SparsekCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_class=OneErrorParser,
             args=args,
         )
 
