@@ -167,11 +167,21 @@ class _Gradient:
         return spread.numel() > 0 and spread.min().item() > least
 
     def _limit(self) -> Tensor:
-        """W of a saturated row, in log space."""
+        """w of a saturated row, in log space.
+
+        Where every sigmoid underflows, the sums that place τ inside the gap do too; then k is whole, and the exact τ is the
+        one at which both sides of the gap weigh the same.
+        """
         with torch.no_grad():
             logits = self.logits()
-            log_slope = -logits.abs() - 2 * torch.nn.functional.softplus(-logits.abs())
-            return log_slope.softmax(-1)
+            size = logits.abs()
+            log_slope = -size - 2 * torch.nn.functional.softplus(-size)
+            upper = log_slope.masked_fill(logits <= 0, -torch.inf).logsumexp(-1, keepdim=True)
+            lower = log_slope.masked_fill(logits > 0, -torch.inf).logsumexp(-1, keepdim=True)
+            shift = (upper - lower) / 2
+            rebalance = shift.isfinite() & (torch.maximum(upper, lower) < -60)
+            shift = torch.where(rebalance, shift, 0.0)
+            return torch.where(logits > 0, log_slope - shift, log_slope + shift).softmax(-1)
 
     def logits(self) -> Tensor:
         """(x − τ)/T, with τ held: enough wherever a constant added to all of them cancels."""
