@@ -267,3 +267,16 @@ def test_bad_rows_stay_in_their_row_where_values_are_not_looked_at(design):
     assert scores[[1, 3]].isnan().all()
     expected = design.log_prob(probs[0], torch.tensor([1, 0, 0]))
     torch.testing.assert_close(scores[[0, 2]], expected.expand(2))
+
+
+@pytest.mark.parametrize("design", [Pivotal(), Systematic()], ids=str)
+def test_draw_and_score_compile_as_one_graph(design):
+    probs, k = torch.tensor([[0.5, 0.25, 0.75, 0.5], [0.2, 0.3, 0.4, 0.1]]), torch.tensor([2.0, 1.0])
+
+    def draw_and_score(probs, k):
+        sample = design.sample(probs, (50,), k=k)
+        return sample, design.log_prob(probs, sample, k=k)
+
+    sample, score = torch.compile(draw_and_score, fullgraph=True, backend="aot_eager")(probs, k)
+    assert torch.equal(sample.sum(-1), k.expand(50, 2))
+    torch.testing.assert_close(score, design.log_prob(probs, sample, k=k))
