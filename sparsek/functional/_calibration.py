@@ -19,7 +19,7 @@ from ._conditional_poisson import covariance_product, mean_picks, tilted_covaria
 from ._poisson_binomial import Frequencies, Tilted, frequencies, tilt
 
 _NEWTON_STEPS = 16
-_NEWTON_TOLERANCE = 1e-8
+_NEWTON_TOLERANCE = 1e-6
 _SOLVE_STEPS = 40
 _GRADIENT_TOLERANCE = 1e-14
 _DENSE = 64  # units up to which the covariance is formed and factorised
