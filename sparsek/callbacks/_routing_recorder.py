@@ -10,9 +10,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
-from sparsek.datamodules import TextBatch
 from sparsek.metrics import DomainLoad
-from sparsek.tasks import LanguageModelTask
 
 from ._figure import routing_figure
 from ._record import RoutingRecord
@@ -43,7 +41,7 @@ class RoutingRecorder(Callback):
         self._domain_bits: list[MeanMetric] = []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TextBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record loss and load."""
         if trainer.global_step % self.every_n_steps or not isinstance(outputs, Mapping):
@@ -66,7 +64,7 @@ class RoutingRecorder(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: TextBatch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -78,7 +76,7 @@ class RoutingRecorder(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: TextBatch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -102,13 +100,13 @@ class RoutingRecorder(Callback):
             routing_figure({"run": self.record}).savefig(folder / "routing.png", dpi=120)
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        network = cast(LanguageModelTask, module).network
+        network = cast(Any, module).network
         self._domains = tuple(cast(Any, trainer).datamodule.domains)
         sizes = (network.num_experts, len(self._domains), network.num_layers)
         self._domain_load = DomainLoad(*sizes).to(module.device)
         self._domain_bits = [MeanMetric().to(module.device) for _ in self._domains]
 
-    def _count(self, outputs: Mapping[str, Any], batch: TextBatch) -> None:
+    def _count(self, outputs: Mapping[str, Any], batch: Any) -> None:
         cast(DomainLoad, self._domain_load).update(outputs["indices"], batch.domain, batch.mask)
         for number, metric in enumerate(self._domain_bits):
             kept = batch.mask & (batch.domain == number)[:, None]

@@ -20,7 +20,7 @@ def split_of(name: str, val_fraction: float, test_fraction: float) -> str:
 
     Example:
         >>> [split_of(f"file{i}.py", 0.25, 0.25) for i in range(4)]
-        ['train', 'val', 'train', 'train']
+        ['test', 'train', 'val', 'val']
     """
     place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
     if place < test_fraction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def _bits_per_byte_update(logits: Tensor, target: Tensor, mask: Tensor | None = 
         )
     if mask is not None and mask.shape != target.shape:
         raise ValueError(f"mask must have the shape of target, {tuple(target.shape)}, got {tuple(mask.shape)}")
-    mask = target.new_ones(target.shape, dtype=bool) if mask is None else mask
+    mask = torch.ones_like(target, dtype=torch.bool) if mask is None else mask
     logits = logits if logits.dtype.itemsize > 2 else logits.float()
     nats = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none").view(target.shape)
     return nats.masked_fill(~mask, 0).sum() / math.log(2), mask.sum()
@@ -50,7 +51,6 @@ def bits_per_byte(logits: Tensor, target: Tensor, mask: Tensor | None = None) ->
         ValueError: If the shapes do not fit.
 
     Example:
-        >>> import torch
         >>> bits_per_byte(torch.zeros(2, 5, 256), torch.zeros(2, 5, dtype=torch.long))
         tensor(8.)
     """

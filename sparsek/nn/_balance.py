@@ -85,7 +85,7 @@ class DualBias(Balancer):
         >>> import torch
         >>> bias = DualBias(rate=0.1).update(torch.zeros(2), torch.tensor([300, 100]))
         >>> bias
-        tensor([-0.0548,  0.0548])
+        tensor([-0.0546,  0.0546])
 
     References:
         Wang et al., 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from sparsek.datamodules import TextBatch
 from sparsek.functional import max_violation
 from sparsek.metrics import BitsPerByte, LoadCV, MaxViolation, Unrouted, Utilisation
 from sparsek.nn import MoETransformer, TransformerOutput
 
 from ._optimisation import adamw_warmup_cosine
+
+
+class Text(Protocol):
+    """A batch of text, as :class:`sparsek.datamodules.TextBatch` is."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """(batch, length + 1): bytes; positions [0, length) are the input, [1, length] the targets."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, length): True where the target is a real byte."""
 
 
 class LanguageModelTask(LightningModule):
@@ -75,7 +86,7 @@ class LanguageModelTask(LightningModule):
         """Scores of the next byte, and the routings."""
         return cast(TransformerOutput, self.network(tokens, mask))
 
-    def training_step(self, batch: TextBatch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Text, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one batch, and the load (layers, experts) for callbacks."""
         logits, routings = self(batch.tokens[:, :-1], batch.mask)
         nats = _nats(logits, batch).sum() / batch.mask.sum()
@@ -99,15 +110,15 @@ class LanguageModelTask(LightningModule):
         for router in self.network.routers:
             router.step()
 
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Text, batch_idx: int) -> dict[str, Any]:
         """Measure one batch of the validation split."""
         return self._evaluate(batch, self.val_metrics)
 
-    def test_step(self, batch: TextBatch, batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: Text, batch_idx: int) -> dict[str, Any]:
         """Measure one batch of the test split."""
         return self._evaluate(batch, self.test_metrics)
 
-    def _evaluate(self, batch: TextBatch, metrics: MetricCollection) -> dict[str, Any]:
+    def _evaluate(self, batch: Text, metrics: MetricCollection) -> dict[str, Any]:
         """Update the metrics; hand callbacks `indices`, (batch, length, k) per layer, and `bits`, (batch, length)."""
         logits, routings = self(batch.tokens[:, :-1], batch.mask)
         indices = tuple(routing.indices for routing in routings)
@@ -139,7 +150,7 @@ class LanguageModelTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _nats(logits: Tensor, batch: TextBatch) -> Tensor:
+def _nats(logits: Tensor, batch: Text) -> Tensor:
     """Cross-entropy of every byte in nats, (batch, length), 0 where masked."""
     nats = F.cross_entropy(logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none")
     return nats.view(batch.mask.shape).masked_fill(~batch.mask, 0)
