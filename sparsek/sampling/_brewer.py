@@ -76,7 +76,7 @@ class Brewer(Design):
 
 def _most_picks(probs: Tensor, size: Tensor) -> int:
     """Number of draws that the row with most units still to take needs."""
-    left = size - (probs >= 1).sum(-1)
+    left = (size - (probs >= 1).sum(-1)).nan_to_num(0).clamp(0, probs.shape[-1])
     return int(left.max()) if left.numel() else 0
 
 

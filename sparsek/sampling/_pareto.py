@@ -49,7 +49,7 @@ class Pareto(Design):
         uniform = torch.rand(shape, dtype=probs.dtype, device=probs.device, generator=generator)
         uniform = uniform.clamp(min=torch.finfo(probs.dtype).tiny)
         score = ranking_offset(probs, self.adjusted) - uniform.logit()
-        most = int(size.max()) if size.numel() else 0
+        most = int(size.nan_to_num(0).clamp(0, probs.shape[-1]).max()) if size.numel() else 0
         unit = score.topk(most, dim=-1).indices
         taken = torch.arange(most, device=probs.device) < size.unsqueeze(-1)
         return torch.zeros(shape, dtype=torch.bool, device=probs.device).scatter(-1, unit, taken.expand(unit.shape))
