@@ -15,8 +15,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._rows import concrete
+from sparsek._validation import inspectable, values_visible
+
 from ._saturated import shifted
+
+RESOLVED = {torch.float32: 1e-3, torch.float64: 2e-12}
+"""Σd/k above which d, formed from the rounded π, still gives w."""
 
 
 class Shape(ABC):
@@ -25,7 +29,9 @@ class Shape(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def solve(self, x: Tensor, k: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Probabilities (..., n) and float64 thresholds (..., 1); units that do not compete have x = -inf and get 0."""
 
     @abstractmethod
@@ -37,139 +43,219 @@ class Shape(ABC):
         """The weights of rows whose density vanishes in working precision: a one-sided limit with sum 1."""
 
 
-class _Gradient:
-    """The implicit derivative of solved rows."""
-
-    def __init__(self, shape: Shape, x: Tensor, scale: Tensor | None, probs: Tensor, threshold: Tensor) -> None:
-        self.x, self.scale, self.threshold = x, scale, threshold
-        self.density = shape.density(probs)
-        spread = self.density.sum(-1, keepdim=True)
-        floor = 1e4 * torch.finfo(probs.dtype).eps * probs.detach().sum(-1, keepdim=True)
-        resolved = (spread > 0) & (spread >= floor)
-        if concrete(x) and bool(resolved.all()):
-            self.weights = self.density / spread
-            return
-        with torch.no_grad():
-            limit = shape.limit(self.standardised(), probs.detach())
-        self.weights = torch.where(resolved, self.density / torch.where(resolved, spread, 1.0), limit)
-
-    def standardised(self) -> Tensor:
-        """(x − τ)/s with τ held."""
-        return shifted(self.x, self.threshold.detach(), 1.0 if self.scale is None else self.scale)
-
-    def mean(self, value: Tensor) -> Tensor:
-        return (self.weights * value).sum(-1, keepdim=True)
-
-    def spread(self, value: Tensor) -> Tensor:
-        """The Jacobian in x/s applied to `value`; it is symmetric."""
-        return self.density * (value - self.mean(value))
-
-    def divided(self, value: Tensor) -> Tensor:
-        return value if self.scale is None else value / self.scale.to(value.dtype)
-
-    def along_scale(self, value: Tensor) -> Tensor:
-        """`value` times (x − τ)/s, 0 where the density vanishes."""
-        return torch.where(self.density > 0, self.standardised(), 0.0) * value
-
-
-def _pull_back(gradient: _Gradient, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients to x, k and s, not yet summed to the shapes of k and s."""
-    to_x = gradient.divided(gradient.spread(grad))
-    to_scale = None if gradient.scale is None else -gradient.along_scale(to_x)
-    to_scale = None if to_scale is None else to_scale.double()
-    return to_x, gradient.mean(grad).double(), to_scale
-
-
-class _Implicit(torch.autograd.Function):
-    """(x, k, scale) -> (probs, threshold), units last; the threshold is not differentiated."""
-
-    @staticmethod
-    def forward(x: Tensor, k: Tensor, scale: Tensor | None, shape: Shape) -> tuple[Tensor, Tensor]:
-        return shape.solve(x, k, scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, k, scale, ctx.shape = inputs
-        ctx.k_shape = k.shape
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x, scale, *output)
-        ctx.save_for_forward(x, scale, *output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        scale = ctx.saved_tensors[1]
-        to_x, to_k, to_scale = _pull_back(_Gradient(ctx.shape, *ctx.saved_tensors), grad)
-        to_scale = None if to_scale is None else to_scale.sum_to_size(scale.shape)
-        return to_x, to_k.sum_to_size(ctx.k_shape), to_scale, None
-
-    @staticmethod
-    def jvp(ctx: Any, x_t: Tensor | None, k_t: Tensor | None, scale_t: Tensor | None, _: None) -> tuple[Tensor, None]:
-        gradient = _Gradient(ctx.shape, *ctx.saved_tensors)
-        tangent = torch.zeros_like(gradient.density) if x_t is None else x_t
-        if scale_t is not None:
-            tangent = tangent - gradient.along_scale(scale_t.to(tangent.dtype))
-        result = gradient.spread(gradient.divided(tangent))
-        return result if k_t is None else result + gradient.weights * k_t.to(result.dtype), None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], x: Tensor, k: Tensor, scale: Tensor | None, shape: Shape
-    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        rank = x.dim() - (in_dims[0] is not None)
-        x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-        k = _batched(k, in_dims[1], rank)
-        scale = None if scale is None else _batched(scale, in_dims[2], rank)
-        return _Implicit.apply(x, k, scale, shape), (0, 0)
-
-
-def _batched(column: Tensor, dim: int | None, rank: int) -> Tensor:
-    """Bring the batch to the front of a column, so that it broadcasts over rows of `rank` dimensions."""
-    if dim is None:
-        return column
-    column = column.movedim(dim, 0)
-    return column.reshape(column.shape[0], *(1,) * (rank + 1 - column.dim()), *column.shape[1:])
-
-
-# Under torch.compile the solve is one opaque operator: one graph, and no compilation for another k.
-
 SHAPES: dict[str, Shape] = {}
 """The shapes by name: what an operator of a compiled graph can refer to."""
 
 
+def solve_implicitly(x: Tensor, k: float | Tensor, scale: float | Tensor, shape: Shape) -> Tensor:
+    """Probabilities of rows, with the derivatives above.
+
+    Args:
+        x: (..., n) float32 or float64; −inf where a unit does not compete.
+        k: A number, or a column that broadcasts to (..., 1).
+        scale: s > 0, likewise.
+        shape: Φ.
+    """
+    probs: Tensor
+    if torch.compiler.is_compiling():
+        probs, _ = _solve_op(x, _as_tensor(k, x), _as_tensor(scale, x), shape.name)
+    elif torch._C._are_functorch_transforms_active():
+        probs, _ = _Transformable.apply(x, k, scale, shape)
+    elif _derivable(x, k, scale):
+        probs = _Implicit.apply(x, k, scale, shape)
+    else:
+        probs, _ = shape.solve(x, k, scale, validate=values_visible(x))
+    return probs
+
+
+def _as_tensor(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number as a tensor; by a product, since the compiler then keeps it an input instead of a constant."""
+    return value if isinstance(value, Tensor) else torch.ones(1, dtype=torch.float64, device=like.device) * value
+
+
+def _derivable(*values: float | Tensor) -> bool:
+    """Whether any derivative may be asked for: a graph is being recorded, or a forward-mode level is open."""
+    recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)
+    return recorded or torch.autograd.forward_ad._current_level >= 0
+
+
+class _Gradient:
+    """The implicit derivative of solved rows."""
+
+    def __init__(
+        self, shape: Shape, x: Tensor, k: float | Tensor, scale: float | Tensor, probs: Tensor, threshold: Tensor
+    ) -> None:
+        self.x, self.scale, self.threshold = x, scale, threshold
+        self.density = shape.density(probs)
+        self.total = self.density.sum(-1, keepdim=True)
+        self.weights: Tensor | None = None
+        least = RESOLVED[probs.dtype] * (k.detach() if isinstance(k, Tensor) else k)
+        if self._resolved(least):
+            return
+        with torch.no_grad():
+            limit = shape.limit(self.standardised(), probs.detach())
+        resolved = self.total > least
+        self.weights = torch.where(resolved, self.density / torch.where(resolved, self.total, 1.0), limit)
+
+    def _resolved(self, least: float | Tensor) -> bool:
+        """Whether Σd of every row is far above its rounding error, as far as Python may look."""
+        if not inspectable(self.total):
+            return False
+        total = self.total.detach()
+        if isinstance(least, Tensor):
+            return bool((total > least).all())
+        return total.numel() > 0 and total.min().item() > least
+
+    def standardised(self) -> Tensor:
+        """(x − τ)/s with τ held: enough wherever a constant added to all of them cancels."""
+        return shifted(self.x, self.threshold.detach(), self.scale)
+
+    def mean_and_product(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """⟨w, value⟩ along the row, and d ∘ (value − ⟨w, value⟩): the Jacobian in x/s, which is symmetric, applied to `value`."""
+        if self.weights is not None:
+            mean = (self.weights * value).sum(-1, keepdim=True)
+            return mean, self.density * (value - mean)
+        product = self.density * value
+        mean = product.sum(-1, keepdim=True) / self.total
+        if product.requires_grad or not inspectable(product):
+            return mean, torch.addcmul(product, self.density, mean, value=-1)
+        return mean, product.addcmul_(self.density, mean, value=-1)
+
+    def divided(self, value: Tensor) -> Tensor:
+        """`value` / s."""
+        if isinstance(self.scale, Tensor):
+            return value / self.scale.to(value.dtype)
+        return value if self.scale == 1 else value / self.scale
+
+    def along_scale(self, value: Tensor) -> Tensor:
+        """`value` times (x − τ)/s, 0 where the density vanishes."""
+        return torch.where(self.density.detach() > 0, self.standardised(), 0.0) * value
+
+
+def _pull_back(
+    shape: Shape, grad: Tensor, x: Tensor, k: float | Tensor, scale: float | Tensor, probs: Tensor, threshold: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    """Gradients to x, and to k and s where those are tensors."""
+    gradient = _Gradient(shape, x, k, scale, probs, threshold)
+    mean, product = gradient.mean_and_product(grad)
+    to_x = gradient.divided(product)
+    to_k = mean.to(k.dtype).sum_to_size(k.shape) if isinstance(k, Tensor) else None
+    to_scale = None
+    if isinstance(scale, Tensor):
+        to_scale = -gradient.along_scale(to_x).sum(-1, keepdim=True).to(scale.dtype).sum_to_size(scale.shape)
+    return to_x, to_k, to_scale, None
+
+
+class _Implicit(torch.autograd.Function):
+    """(x, k, scale, shape) → probs, units last. The threshold is saved, not differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, k: float | Tensor, scale: float | Tensor, shape: Shape) -> Tensor:
+        output = shape.solve(x, k, scale, validate=values_visible(x))
+        _save(ctx, (x, k, scale, shape), output)
+        return output[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (None, None, None, None) if grad is None else _pull_back(ctx.shape, grad, *_saved(ctx))
+
+    @staticmethod
+    def jvp(ctx: Any, x_t: Tensor | None, k_t: Tensor | None, scale_t: Tensor | None, _: object) -> Tensor:
+        x, k, scale, probs, threshold = _saved(ctx)
+        gradient = _Gradient(ctx.shape, x, k, scale, probs, threshold)
+        tangent = torch.zeros_like(probs) if x_t is None else x_t
+        if scale_t is not None:
+            tangent = tangent - gradient.along_scale(scale_t.to(probs.dtype))
+        result = gradient.mean_and_product(gradient.divided(tangent))[1]
+        if k_t is not None:
+            weights = gradient.density / gradient.total if gradient.weights is None else gradient.weights
+            result = result + weights * k_t.to(probs.dtype)
+        return result
+
+
+class _Transformable(torch.autograd.Function):
+    """The same under `torch.func` transforms, whose set-up costs as much as a short row: plain eager goes without.
+
+    Here whatever is saved must be an input or an output, so the threshold is a second output.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, k: float | Tensor, scale: float | Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+        return shape.solve(x, k, scale, validate=False)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        _save(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _Implicit.backward(ctx, grad)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
+        return _Implicit.jvp(ctx, *tangents), None
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        k: float | Tensor,
+        scale: float | Tensor,
+        shape: Shape,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        rank = x.dim() - (in_dims[0] is not None)
+        x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        k, scale = (_batched(v, d, rank) for v, d in zip((k, scale), in_dims[1:3], strict=True))
+        return _Transformable.apply(x, k, scale, shape), (0, 0)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, k, scale, ctx.shape = inputs
+    ctx.set_materialize_grads(False)
+    ctx.numbers = [None if isinstance(v, Tensor) else v for v in (k, scale)]
+    tensors = (x, *output, *(v for v in (k, scale) if isinstance(v, Tensor)))
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def _saved(ctx: Any) -> tuple[Tensor, float | Tensor, float | Tensor, Tensor, Tensor]:
+    """x, k, scale, probs, threshold."""
+    x, probs, threshold, *tensors = ctx.saved_tensors
+    k, scale = (tensors.pop(0) if number is None else number for number in ctx.numbers)
+    return x, k, scale, probs, threshold
+
+
+def _batched(value: float | Tensor, dim: int | None, rank: int) -> float | Tensor:
+    """Bring the batch dimension of a column to the front, so that it broadcasts over rows of `rank` dimensions."""
+    if not isinstance(value, Tensor) or dim is None:
+        return value
+    value = value.movedim(dim, 0)
+    return value.reshape(value.shape[0], *(1,) * (rank + 1 - value.dim()), *value.shape[1:])
+
+
+# Under torch.compile the solve is one opaque operator: one graph, no recompilation for another k, the eager result.
+
+
 @torch.library.custom_op("sparsek::implicit_topk", mutates_args=())
-def _solve_op(x: Tensor, k: Tensor, scale: Tensor | None, shape: str) -> tuple[Tensor, Tensor]:
+def _solve_op(x: Tensor, k: Tensor, scale: Tensor, shape: str) -> tuple[Tensor, Tensor]:
     return SHAPES[shape].solve(x.contiguous(), k, scale)
 
 
 @_solve_op.register_fake
-def _(x: Tensor, k: Tensor, scale: Tensor | None, shape: str) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty((*x.shape[:-1], 1), dtype=torch.float64)
+def _(x: Tensor, k: Tensor, scale: Tensor, shape: str) -> tuple[Tensor, Tensor]:
+    threshold = x.new_empty((*x.shape[:-1], 1), dtype=torch.float64)
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device), threshold
 
 
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, k, scale, ctx.shape = inputs
-    ctx.k_shape = k.shape
-    ctx.save_for_backward(x, scale, *output)
+    *tensors, ctx.shape = inputs
+    ctx.save_for_backward(*tensors, *output)
 
 
-def _backward_op(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    scale = ctx.saved_tensors[1]
-    to_x, to_k, to_scale = _pull_back(_Gradient(SHAPES[ctx.shape], *ctx.saved_tensors), grad)
-    to_scale = None if to_scale is None else to_scale.sum_to_size(scale.shape)
-    return to_x, to_k.sum_to_size(ctx.k_shape), to_scale, None
+def _backward_op(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return _pull_back(SHAPES[ctx.shape], grad, *ctx.saved_tensors)
 
 
 _solve_op.register_autograd(_backward_op, setup_context=_setup_op)
-
-
-def implicit_topk(scores: Tensor, k: Tensor, scale: Tensor | None, free: Tensor | None, shape: Shape) -> Tensor:
-    """Solve rows (see :class:`~sparsek.functional._rows.Rows`); 0 where units are not free."""
-    if scores.numel() == 0:
-        return scores
-    x = scores if free is None else scores.masked_fill(~free, -torch.inf)
-    probs: Tensor
-    if torch.compiler.is_compiling():
-        probs, _ = _solve_op(x, k, scale, shape.name)
-    else:
-        probs, _ = _Implicit.apply(x, k, scale, shape)
-    return probs

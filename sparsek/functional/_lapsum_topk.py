@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive
 
-from ._implicit import SHAPES, implicit_topk
+from ._implicit import SHAPES, solve_implicitly
 from ._rows import scale_column, to_rows
 from ._tails import Tails, split
 
@@ -59,7 +59,7 @@ def lapsum_topk(
     check_positive("scale", scale)
     rows = to_rows(input, k, dim, mask)
     width = scale_column("scale", scale, rows.scores, torch.float64)
-    return rows.restore(implicit_topk(rows.scores, rows.k, width, rows.free, _LAPLACE))
+    return rows.restore(solve_implicitly(rows.competing(), rows.k, width, _LAPLACE))
 
 
 class _Laplace(Tails):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._implicit import SHAPES, Shape, implicit_topk
+from ._implicit import SHAPES, Shape, solve_implicitly
 from ._newton import solve_threshold
 from ._rows import to_rows
 from ._saturated import shifted
@@ -58,7 +58,7 @@ def project_capped_simplex(input: Tensor, k: float | Tensor, dim: int = -1, *, m
         Martins, Astudillo, 2016, "From Softmax to Sparsemax", https://arxiv.org/abs/1602.02068
     """
     rows = to_rows(input, k, dim, mask)
-    return rows.restore(implicit_topk(rows.scores, rows.k, None, rows.free, _CLIP))
+    return rows.restore(solve_implicitly(rows.competing(), rows.k, 1.0, _CLIP))
 
 
 class _Clip(Shape):
@@ -66,8 +66,10 @@ class _Clip(Shape):
 
     name = "clip"
 
-    def solve(self, x: Tensor, k: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-        k = k.double()
+    def solve(
+        self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        k = torch.as_tensor(k, dtype=torch.float64, device=x.device)
         threshold = _threshold(x, k, _ACCURATE[x.dtype])
         scores = shifted(x, threshold, 1.0)
         if x.dtype == torch.float64:  # below the rounding of the threshold itself

@@ -30,16 +30,16 @@ class Rows(NamedTuple):
     dim: int
     dtype: torch.dtype
 
+    def competing(self) -> Tensor:
+        """The scores with -inf where a unit does not compete."""
+        return self.scores if self.free is None else self.scores.masked_fill(~self.free, -torch.inf)
+
     def restore(self, selected: Tensor) -> Tensor:
         """Put the answer of the free units back: 1 at +inf, 0 where masked or -inf, dtype and dim of the input."""
         if self.free is not None and self.certain is not None:
             selected = torch.where(self.free, selected, self.certain.to(selected.dtype))
             selected = selected.masked_fill(self.k.isnan(), torch.nan)
         return selected.movedim(-1, self.dim).to(self.dtype)
-
-
-concrete = inspectable
-"""Whether tensors hold data that Python may branch on, for routes that differ in speed alone."""
 
 
 def column(value: float | Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -81,7 +81,7 @@ def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, 
     check_k(k, scores.shape[:-1], n, integer=integer)
     count = column(k, scores, torch.float64)
     rows = Rows(scores, count, None, None, dim, input.dtype)
-    if mask is None and concrete(scores, count) and _all_finite(scores) and not bool(_legal(count, n).isnan().any()):
+    if mask is None and inspectable(scores, count) and _all_finite(scores) and not bool(_legal(count, n).isnan().any()):
         return rows
     return _split_infinities(rows, k, mask)
 

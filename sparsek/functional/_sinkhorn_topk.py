@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive
 
-from ._implicit import SHAPES, implicit_topk
+from ._implicit import SHAPES, solve_implicitly
 from ._rows import scale_column, to_rows
 from ._tails import Tails, split
 
@@ -61,7 +61,7 @@ def sinkhorn_topk(
     check_positive("epsilon", epsilon)
     rows = to_rows(input, k, dim, mask)
     width = scale_column("epsilon", epsilon / 2, rows.scores, torch.float64)
-    return rows.restore(implicit_topk(rows.scores, rows.k, width, rows.free, _LOGISTIC))
+    return rows.restore(solve_implicitly(rows.competing(), rows.k, width, _LOGISTIC))
 
 
 class _Logistic(Tails):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_positive
+from sparsek._validation import check_positive, inspectable
 
-from ._rows import Rows, concrete, scale_column, to_rows
+from ._rows import Rows, scale_column, to_rows
 
 
 def successive_softmax(
@@ -75,7 +75,7 @@ def successive_softmax(
 
 
 def _rounds(rows: Rows, k: float | Tensor) -> int:
-    if concrete(rows.scores, rows.k):
+    if inspectable(rows.scores, rows.k):
         return int(rows.k.nan_to_num().max()) if rows.k.numel() else 0
     return rows.scores.shape[-1] if isinstance(k, Tensor) else int(k)
 

@@ -47,9 +47,10 @@ class Tails(Shape):
     def limit(self, z: Tensor, probs: Tensor) -> Tensor:
         return self.log_density(z.abs()).softmax(-1)
 
-    def solve(self, x: Tensor, k: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-        width = torch.ones_like(k, dtype=torch.float64) if scale is None else scale.double()
-        k = k.double()
+    def solve(
+        self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        k, width = (torch.as_tensor(v, dtype=torch.float64, device=x.device) for v in (k, scale))
         accurate = _ACCURATE[x.dtype]
         threshold = self._threshold(x, k, width, accurate)
         z = shifted(x, threshold, width)

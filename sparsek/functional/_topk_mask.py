@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_dim, check_floating, check_k, check_mask, values_visible
-from sparsek.functional._rows import column, concrete
+from sparsek._validation import check_dim, check_floating, check_k, check_mask, inspectable, values_visible
+from sparsek.functional._rows import column
 
 
 def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
@@ -62,7 +62,7 @@ def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor |
     if scores.numel() == 0:
         return torch.zeros_like(input)
     whole, fraction = _split(k, scores)
-    if not isinstance(whole, Tensor) or concrete(scores, whole):
+    if not isinstance(whole, Tensor) or inspectable(scores, whole):
         selected = _by_threshold(scores, whole, fraction)
     else:
         selected = _by_sort(scores, whole, fraction)
@@ -71,7 +71,7 @@ def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor |
 
 def _split(k: float | Tensor, scores: Tensor) -> tuple[int | Tensor, float | Tensor]:
     """Whole part and fraction of k; columns if k is a tensor, or a float that a compiler may trace."""
-    if isinstance(k, int) or (not isinstance(k, Tensor) and concrete(scores)):
+    if isinstance(k, int) or (not isinstance(k, Tensor) and inspectable(scores)):
         return math.floor(k), k - math.floor(k)
     k = column(k.detach() if isinstance(k, Tensor) else k, scores, torch.float64)
     return k.floor().long(), k - k.floor()
@@ -81,7 +81,7 @@ def _by_threshold(scores: Tensor, whole: int | Tensor, fraction: float | Tensor)
     """Compare with the smallest selected value; ties at it cost a cumulative sum where there are any."""
     size = whole + (fraction > 0)
     threshold = _smallest_selected(scores, size)
-    if not concrete(scores):
+    if not inspectable(scores):
         return _resolve_ties(scores, threshold, whole, fraction)
     inside = scores >= threshold
     clear = (_count(inside) == size) & threshold.isfinite()
