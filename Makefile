@@ -20,7 +20,7 @@ $(VENV)/.peers: $(VENV)/.dev
 	touch $@
 
 demo: $(VENV)/.train  ## train the two routers of the main job; print their table and the path of the figure
-	$(BIN)/python -m experiments.moe_demo
+	$(BIN)/python experiments/00_demo/run.py
 
 test: check tests  ## everything that has to pass: lint, types, layers, tests, doctests
 
@@ -46,8 +46,8 @@ test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
 bench: $(VENV)/.peers  ## the tables of benchmarks/README.md
-	$(BIN)/python -m benchmarks.relaxations
-	$(BIN)/python -m benchmarks.samplers
+	$(BIN)/python benchmarks/relaxations.py
+	$(BIN)/python benchmarks/samplers.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs

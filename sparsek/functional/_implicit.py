@@ -75,8 +75,11 @@ def _as_tensor(value: float | Tensor, like: Tensor) -> Tensor:
 
 def _derivable(*values: float | Tensor) -> bool:
     """Whether any derivative may be asked for: a graph is being recorded, or a forward-mode level is open."""
-    recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)
-    return recorded or torch.autograd.forward_ad._current_level >= 0
+    if torch.is_grad_enabled():
+        for value in values:
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 class _Gradient:
@@ -212,18 +215,25 @@ class _Transformable(torch.autograd.Function):
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, k, scale, ctx.shape = inputs
+    x, ctx.k, ctx.scale, ctx.shape = inputs
     ctx.set_materialize_grads(False)
-    ctx.numbers = [None if isinstance(v, Tensor) else v for v in (k, scale)]
-    tensors = (x, *output, *(v for v in (k, scale) if isinstance(v, Tensor)))
+    tensors = [x, *output]
+    if isinstance(ctx.k, Tensor):
+        tensors.append(ctx.k)
+        ctx.k = None
+    if isinstance(ctx.scale, Tensor):
+        tensors.append(ctx.scale)
+        ctx.scale = None
     ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        ctx.save_for_forward(*tensors)
 
 
 def _saved(ctx: Any) -> tuple[Tensor, float | Tensor, float | Tensor, Tensor, Tensor]:
     """x, k, scale, probs, threshold."""
     x, probs, threshold, *tensors = ctx.saved_tensors
-    k, scale = (tensors.pop(0) if number is None else number for number in ctx.numbers)
+    k = tensors.pop(0) if ctx.k is None else ctx.k
+    scale = tensors.pop(0) if ctx.scale is None else ctx.scale
     return x, k, scale, probs, threshold
 
 

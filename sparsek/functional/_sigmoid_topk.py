@@ -85,7 +85,9 @@ def sigmoid_topk(
     if isinstance(temperature, Tensor):
         temperature = _column("temperature", temperature, scores)
     working = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
-    probs = solve_implicitly(working, k, temperature, _SIGMOID).to(input.dtype)
+    probs = solve_implicitly(working, k, temperature, _SIGMOID)
+    if working is not scores:
+        probs = probs.to(input.dtype)
     if hard:
         k = k.squeeze(-1) if isinstance(k, Tensor) else k
         probs = topk_mask(scores.detach(), k.detach() if isinstance(k, Tensor) else k) + (probs - probs.detach())
@@ -112,10 +114,12 @@ class _Sigmoid(Shape):
     def solve(
         self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
     ) -> tuple[Tensor, Tensor]:
+        probs = torch.empty_like(x, memory_format=torch.contiguous_format)
         batch = x.shape[:-1]
-        shape = (batch.numel(), x.shape[-1])
-        probs = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         k, scale = _rows(k, batch), _rows(scale, batch)
+        if x.dim() == 2:
+            return probs, solve(x, k, scale, probs, validate=validate)
+        shape = (batch.numel(), x.shape[-1])
         threshold = solve(x.reshape(shape), k, scale, probs.view(shape), validate=validate)
         return probs, threshold.view(*batch, 1)
 
