@@ -22,9 +22,8 @@ class RelaxedKHot(Distribution):
 
     $$π = σ_k\big((θ + G)/τ\big), \quad G_i ∼ \mathrm{Gumbel}(0, 1) \text{ independent}, \quad \sum_i π_i = k.$$
 
-    For temperature τ to 0 a sample tends to the top k of θ + G, so that the law tends to :class:`GumbelTopK` at whole
-    k (one entry keeps the fraction at real k); for τ to ∞ it tends to the constant k/n. The noise does not depend on
-    the
+    For temperature τ to 0 a sample tends to the top k of θ + G, so that the law tends to :class:`GumbelTopK` at whole k
+    (one entry keeps the fraction at real k); for τ to ∞ it tends to the constant k/n. The noise does not depend on the
     parameters: `rsample` is differentiable in `logits`, `k` and `temperature`. The law has no known density, mean or
     entropy; they raise `NotImplementedError`.
 

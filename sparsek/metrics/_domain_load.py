@@ -12,9 +12,8 @@ from sparsek.functional import expert_load
 class DomainLoad(Metric):
     """Slots per layer, domain and expert, summed over batches and processes.
 
-    `update` takes the expert indices of each layer, (batch, ..., k), the domain of each row of the batch, (batch,),
-    and a
-    mask (batch, ...) of real tokens. Domains that were not announced are an error.
+    `update` takes the expert indices of each layer, (batch, ..., k), the domain of each row of the batch, (batch,), and
+    a mask (batch, ...) of real tokens. Domains that were not announced are an error.
 
     Args:
         num_experts: Experts per layer, at least 1.

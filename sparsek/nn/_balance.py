@@ -71,11 +71,9 @@ class DualBias(Balancer):
 
     The bias is the multiplier of "every expert takes its share" in the entropy-regularised assignment of tokens to
     experts, of which sigmoid top-k solves the rows. A step goes $b_e \leftarrow b_e + \eta \log(\bar n / n_e)$, one
-    lagged
-    and damped column sweep, with counts smoothed by one slot so that an idle expert is raised by a finite amount,
-    then the mean is
-    taken off (a shift of all scores changes no choice). Counts of previous batches alone enter, so a causal model
-    stays causal.
+    lagged and damped column sweep, with counts smoothed by one slot so that an idle expert is raised by a finite
+    amount, then the mean is taken off (a shift of all scores changes no choice). Counts of previous batches alone
+    enter, so a causal model stays causal.
 
     Args:
         rate: $\eta$, above 0. Of the order of the spread of the logits for a full correction in one step; small

@@ -32,10 +32,8 @@ class MixtureOfExperts(nn.Module):
     r"""$y_t = \sum_{j=1}^{k} w_{tj}\, f_{i_{tj}}(x_t)$ with the indices and weights of a router.
 
     Dropless: slots are sorted by expert, every expert multiplies its rows once, and the results are added back. The
-        value
-    and the gradient are those of computing every expert on every token; the cost is that of k experts per token, and
-    the time of the backward pass grows with
-    the number of experts only by the gradients of their weights.
+    value and the gradient are those of computing every expert on every token; the cost is that of k experts per token,
+    and the time of the backward pass grows with the number of experts only by the gradients of their weights.
 
     Shape:
         - input: (..., d_model).

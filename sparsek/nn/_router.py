@@ -36,13 +36,11 @@ class Routing(NamedTuple):
 class Router(nn.Module):
     r"""Scores tokens against experts, chooses k of them, weighs and balances them. Each part is an object.
 
-    $\text{logits} = W x$, in float32 at least, also under autocast. The `selection` picks experts by logits + bias,
-    the `gate`
-    weighs them, the `balancer` adds a loss or moves the bias. A forward pass changes nothing: the caller hands the
-    routing of every training batch to
-    :meth:`observe`, and calls :meth:`step` after every optimizer step, so gradient accumulation and recomputed
-    activations count each batch once, evaluation moves nothing, and the bias comes from previous batches only: a
-    causal model stays causal.
+    $\text{logits} = W x$, in float32 at least, also under autocast. The `selection` picks experts by logits + bias, the
+    `gate` weighs them, the `balancer` adds a loss or moves the bias. A forward pass changes nothing: the caller hands
+    the routing of every training batch to :meth:`observe`, and calls :meth:`step` after every optimizer step, so
+    gradient accumulation and recomputed activations count each batch once, evaluation moves nothing, and the bias comes
+    from previous batches only: a causal model stays causal.
 
     Shape:
         - input: (..., d_model).

@@ -96,9 +96,8 @@ class Sampled(Selection):
     r"""A k-hot sample from a πps design with inclusion probabilities $\pi$ = the gate at logits + bias.
 
     Forward, every drawn expert has weight 1, so the expected output is $\sum_i \pi_i f_i(x)$; backward, the weight
-    passes
-    its gradient to $\pi_i$ (straight-through on the chosen units: the others' outputs are not computed, so their terms
-    are missing). Each token draws its own sample. In eval mode the k largest are taken, with weight 1.
+    passes its gradient to $\pi_i$ (straight-through on the chosen units: the others' outputs are not computed, so their
+    terms are missing). Each token draws its own sample. In eval mode the k largest are taken, with weight 1.
 
     Args:
         design: A design of fixed size.
