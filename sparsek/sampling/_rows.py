@@ -52,10 +52,10 @@ def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool) -> Rows:
     miss = (target - total).detach()
     excess = miss.abs() / (tolerance(probs.dtype, given=True) * target.detach().clamp(min=1))
     if not fixed_size:
-        return Rows(work, total.detach(), n, _check(probs, work, excess)[0])
+        return Rows(work, total.detach(), n, _check(probs, work, target, excess)[0])
     size = target.detach().ceil()
     phantom = size - target
-    valid, settled, fractional = _check(probs, work, excess, phantom.detach())
+    valid, settled, fractional = _check(probs, work, target, excess, phantom.detach())
     if isinstance(k, int | float):
         fractional = k != int(k)
     if not settled:
@@ -96,7 +96,7 @@ def _target(total: Tensor, k: float | Tensor | None, batch: torch.Size, near: fl
 
 
 def _check(
-    probs: Tensor, work: Tensor, excess: Tensor, phantom: Tensor | None = None
+    probs: Tensor, work: Tensor, target: Tensor, excess: Tensor, phantom: Tensor | None = None
 ) -> tuple[Tensor | None, bool, bool]:
     """Return (valid rows or None, whether sums are exact, whether a phantom is needed); raise where values show.
 
@@ -113,9 +113,10 @@ def _check(
     if not (low >= 0 and high <= 1):
         raise ValueError(f"probs must lie in [0, 1] everywhere, got values from {low} to {high}")
     if not worst <= 1:
+        row = int(excess.argmax())
         raise ValueError(
-            "probs must sum to k in every row, within "
-            f"{tolerance(probs.dtype, given=True):.1e}·max(1, k) for {probs.dtype}; one row is {worst:.3g} of that off"
+            f"probs must sum to k within {tolerance(probs.dtype, given=True):.1e}·max(1, k) in every row, "
+            f"got a sum of {work[row].sum().item():.9g} with k = {target[row].item():.9g}"
         )
     return None, worst * tolerance(probs.dtype, given=True) <= tolerance(torch.float64, given=True), most > 0
 
