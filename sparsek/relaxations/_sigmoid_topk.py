@@ -30,7 +30,8 @@ class SigmoidTopK(Relaxation):
         tensor([0.9526, 0.7311, 0.2689, 0.0474])
 
     References:
-        Wijk, Vinuesa, Azizpour, 2025, "Differentiable Top-k: From One-Hot to k-Hot"
+        Wijk, Vinuesa, Azizpour, 2025, "Differentiable Top-k: From One-Hot to k-Hot",
+        https://openreview.net/forum?id=VMlajIH1oF
         Amos, Koltun, Kolter, 2019, "The Limited Multi-Label Projection Layer", https://arxiv.org/abs/1906.08707
     """
 
