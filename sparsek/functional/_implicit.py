@@ -107,6 +107,8 @@ class _Gradient:
         total = self.total.detach()
         if isinstance(least, Tensor):
             return bool((total > least).all())
+        if total.numel() == 1:
+            return total.item() > least
         return total.numel() > 0 and total.min().item() > least
 
     def standardised(self) -> Tensor:
