@@ -1,4 +1,9 @@
-"""Lightning datamodules and the sources that they read."""
+"""Lightning datamodules and the sources that they read.
+
+:class:`TextDataModule` serves bytes of several kinds of text in equal shares. A source is a kind: :class:`PythonLibrary`,
+:class:`LanguageReference` (English) and :class:`TorchHeaders` (C++) are on every machine that runs the package; :class:`Folder`
+reads your own files. Needs the extra `train`.
+"""
 
 from ._batches import TextBatch as TextBatch
 from ._sources import Document as Document

@@ -1,4 +1,15 @@
-"""Pure tensor operators."""
+"""Pure tensor operators: the mathematics of the package, without objects or state.
+
+- Scores to k soft picks: :func:`sigmoid_topk` is the one to begin with (smooth; its inverse is :func:`capped_logit`, what it
+  maximises :func:`capped_entropy`); :func:`project_capped_simplex` is sparse; :func:`topk_mask` is hard and has no gradient
+  to the scores. :func:`lapsum_topk`, :func:`scaled_sigmoid`, :func:`sinkhorn_topk`, :func:`successive_softmax` and
+  :func:`perturbed_topk` are published alternatives, for comparison.
+- Sizes to inclusion probabilities: :func:`pps`.
+- The k-subset law with natural parameters (conditional Poisson): :func:`log_esp`, its normaliser, with the marginals, the
+  covariance and samples.
+- Measures: :func:`expert_load`, :func:`load_cv`, :func:`max_violation`, :func:`utilisation`, :func:`unrouted` of a routing, and
+  :func:`bits_per_byte`. The classes of `sparsek.metrics` accumulate them.
+"""
 
 from ._bits import bits_per_byte as bits_per_byte
 from ._capped_entropy import capped_entropy as capped_entropy

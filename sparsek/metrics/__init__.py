@@ -1,4 +1,10 @@
-"""torchmetrics classes: they accumulate; their mathematics is in :mod:`sparsek.functional`."""
+"""torchmetrics classes: they accumulate; their mathematics is in :mod:`sparsek.functional`.
+
+How even the load of the experts is, over many batches: :class:`LoadCV` (spread over mean), :class:`MaxViolation` (how far the
+busiest is above the mean), :class:`Utilisation` (share of experts in use), :class:`Unrouted` (slots without an expert);
+:class:`ExpertLoad` is the counts themselves and :class:`DomainLoad` splits them by kind of input. :class:`BitsPerByte` is the
+code length of text under a language model. Needs the extra `train`.
+"""
 
 from ._bits_per_byte import BitsPerByte as BitsPerByte
 from ._domain_load import DomainLoad as DomainLoad

@@ -1,4 +1,12 @@
-"""Modules: selectors, routers, mixtures of experts. Their parts are small immutable objects."""
+"""Modules: selectors, routers, mixtures of experts. Their parts are small immutable objects.
+
+- :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
+- :class:`Router` sends each token to k experts by a gate (:class:`SigmoidTopKGate`, :class:`SoftmaxGate`), a selection
+  (:class:`HardTopK`, :class:`Sampled`) and a balancer (:class:`DualBias` moves a bias and adds no loss, :class:`SwitchLoss` adds
+  one, :class:`NoBalance`). It returns a :class:`Routing`, losses included, and stores nothing.
+- :class:`MixtureOfExperts` runs the chosen experts on their tokens, without dropping any.
+- :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
+"""
 
 from ._attention import CausalSelfAttention as CausalSelfAttention
 from ._balance import Balancer as Balancer

@@ -10,6 +10,11 @@
 | `Brewer()` | – | enumeration, n ≤ 12 | k | yes |
 | `Pareto()`, π approximate | – | – | k | yes |
 | `Poisson()` | exact | exact | random | yes |
+
+`Pivotal()` is the one to begin with: exact π, O(n), n = 1e6 in float32. `ConditionalPoisson()` where log-probabilities are
+differentiated: its law is smooth and of largest entropy. `Systematic()` where only speed counts. `Sampford()`, `Brewer()` and
+`Pareto()` are classics, for comparison; `Poisson()` where the size may vary. π comes from a relaxation on the capped simplex, or from
+sizes by :func:`sparsek.functional.pps`.
 """
 
 from ._brewer import Brewer as Brewer

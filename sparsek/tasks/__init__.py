@@ -1,4 +1,9 @@
-"""Lightning modules: what is trained, on which objective."""
+"""Lightning modules: what is trained, on which objective.
+
+:class:`LanguageModelTask` trains a byte-level transformer with mixtures of experts: it adds the losses of the routers to the
+cross-entropy, moves their bias after each optimizer step, and logs bits per byte and the load of the experts. Needs the extra
+`train`.
+"""
 
 from ._language_model import LanguageModelTask as LanguageModelTask
 
