@@ -123,7 +123,7 @@ def _seconds(call: Callable[[], object], loops: int) -> float:
     return (clock() - start) / loops
 
 
-def _loops(call: Callable[[], object], least: float = 2e-4) -> int:
+def _loops(call: Callable[[], object], least: float = 2e-3) -> int:
     """Return how many calls make a measurable stretch of time. The first call warms up."""
     call()
     return max(1, int(least / max(_seconds(call, 1), 1e-9)))
