@@ -29,6 +29,7 @@ MAX_PASSES = PLAIN_PASSES + SIGNED_PASSES + BRACKETED_PASSES
 
 _SUBSAMPLE = 1024
 _LONG_ROW = 4096
+_SHORT_ROW = 256
 
 
 def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tensor, *, validate: bool) -> Tensor:
@@ -144,7 +145,7 @@ def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
 
 def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: float, limits: Precision) -> None:
     """Move `probs` along the step by its Taylor series, scaled so that the sum is k."""
-    missing = k - (_accurate_sum(probs).item() if probs.numel() <= _LONG_ROW else total)
+    missing = k - (_accurate_sum(probs).item() if _sum_is_coarse(probs) else total)
     if abs(missing) <= limits.rounding * k:
         return
     slope = torch.addcmul(probs, probs, probs, value=-1)
@@ -157,8 +158,16 @@ def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: floa
     probs.add_(slope, alpha=shift)
 
 
+def _sum_is_coarse(probs: Tensor) -> bool:
+    """Whether a float32 sum may be off by 5e-7: a few large and some hundreds of equal small terms.
+
+    In shorter rows the chains of additions are too short for it; in longer ones rounding errors of one sign need as many equal
+    terms, whose own sum is then large.
+    """
+    return probs.dtype == torch.float32 and _SHORT_ROW < probs.shape[-1] <= _LONG_ROW
+
+
 def _accurate_sum(probs: Tensor) -> Tensor:
-    """Sums in float64; float32 sums of a few large and many equal small terms are off by up to 5e-7, unless there are many."""
     return probs.sum(-1, keepdim=True, dtype=torch.float64)
 
 
@@ -181,8 +190,8 @@ def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, probs: Tensor
         largest = torch.linalg.vector_norm(step, math.inf).item()
         if largest <= limits.second_order:
             break
-    missing = (k - _accurate_sum(probs)).to(x.dtype) if x.shape[1] <= _LONG_ROW else k.to(x.dtype) - total
-    polish_rows(probs, missing, spread, first_order=largest <= limits.first_order)
+    missing = k - (_accurate_sum(probs) if _sum_is_coarse(probs) else total.double())
+    polish_rows(probs, missing.to(x.dtype), spread, first_order=largest <= limits.first_order)
     margin = torch.sub(spread, total, alpha=limits.saturation)
     threshold = threshold.double()
     if not (largest <= limits.second_order and margin.min().item() >= 0):
