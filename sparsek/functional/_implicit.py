@@ -92,8 +92,9 @@ class _Gradient:
         self.density = shape.density(probs)
         self.total = self.density.sum(-1, keepdim=True)
         self.weights: Tensor | None = None
+        self.inspectable = inspectable(probs)
         least = RESOLVED[probs.dtype] * (k.detach() if isinstance(k, Tensor) else k)
-        if self._resolved(least):
+        if self.inspectable and self._resolved(least):
             return
         with torch.no_grad():
             limit = shape.limit(self.standardised(), probs.detach())
@@ -102,14 +103,11 @@ class _Gradient:
 
     def _resolved(self, least: float | Tensor) -> bool:
         """Whether Σd of every row is far above its rounding error, as far as Python may look."""
-        if not inspectable(self.total):
-            return False
-        total = self.total.detach()
         if isinstance(least, Tensor):
-            return bool((total > least).all())
-        if total.numel() == 1:
-            return total.item() > least
-        return total.numel() > 0 and total.min().item() > least
+            return bool((self.total > least).all())
+        if self.total.numel() == 1:
+            return self.total.item() > least
+        return self.total.numel() > 0 and self.total.min().item() > least
 
     def standardised(self) -> Tensor:
         """(x − τ)/s with τ held: enough wherever a constant added to all of them cancels."""
@@ -122,7 +120,7 @@ class _Gradient:
             return mean, self.density * (value - mean)
         product = self.density * value
         mean = product.sum(-1, keepdim=True) / self.total
-        if product.requires_grad or not inspectable(product):
+        if product.requires_grad or not self.inspectable:
             return mean, torch.addcmul(product, self.density, mean, value=-1)
         return mean, product.addcmul_(self.density, mean, value=-1)
 

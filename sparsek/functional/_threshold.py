@@ -30,6 +30,7 @@ MAX_PASSES = PLAIN_PASSES + SIGNED_PASSES + BRACKETED_PASSES
 _SUBSAMPLE = 1024
 _LONG_ROW = 4096
 _SHORT_ROW = 256
+_ONES = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
 
 def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tensor, *, validate: bool) -> Tensor:
@@ -80,7 +81,7 @@ def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> tuple[
     """Solve one regular row into `probs`: its threshold, and whether it is solved or left to a later stage."""
     n = x.numel()
     limits = precision(x.dtype)
-    one = x.new_ones(())
+    one = _one(x)
     threshold = _start_row(x, k / n, temperature, probs, one)
     for _ in range(PLAIN_PASSES):
         total, spread = _pass_row(x, threshold, temperature, probs, one)
@@ -94,6 +95,10 @@ def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> tuple[
             _polish_row(probs, total, spread, k, step, limits)
             return threshold, True
     return threshold, False
+
+
+def _one(x: Tensor) -> Tensor:
+    return _ONES[x.dtype] if x.device.type == "cpu" else x.new_ones(())
 
 
 def _pass_row(x: Tensor, threshold: float, temperature: float, probs: Tensor, one: Tensor) -> tuple[float, float]:
@@ -126,7 +131,7 @@ def _start_row(x: Tensor, share: float, temperature: float, buffer: Tensor, one:
 def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
     """Solve a subsample as far as sampling error makes worth while."""
     n, k = part.numel(), share * part.numel()
-    probs, one = torch.empty_like(part), part.new_ones(())
+    probs, one = torch.empty_like(part), _one(part)
     threshold = _start_row(part, share, temperature, probs, one)
     for _ in range(PLAIN_PASSES):
         total, spread = _pass_row(part, threshold, temperature, probs, one)
