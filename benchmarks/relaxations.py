@@ -6,6 +6,7 @@ Writes benchmarks/results/relaxations-cpu.csv (or -cuda) and prints the tables. 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,10 +43,9 @@ def operators(k: int) -> dict[str, tuple[Callable[[Tensor], Tensor], int]]:
         "successive_softmax": (partial(successive_softmax, k=k), LARGE // k),
         "perturbed_topk": (partial(perturbed_topk, k=k), 10**6),
     }
-    try:
-        import entmax
-    except ImportError:
+    if importlib.util.find_spec("entmax") is None:
         return chosen
+    entmax = importlib.import_module("entmax")
     chosen["entmax.sparsemax (k = 1)"] = (entmax.sparsemax, LARGE)
     chosen["entmax.budget_bisect"] = (partial(entmax.budget_bisect, budget=k), LARGE)
     return chosen
