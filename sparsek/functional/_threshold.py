@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._polish import Precision, polish_rows, precision
+from ._polish import Precision, polish_rows, precision, precision_of_long_rows
 from ._saturated import BRACKETED_PASSES, SIGNED_PASSES, solve_saturated
 
 PLAIN_PASSES = 4
@@ -80,7 +80,7 @@ def _solve_one(x: Tensor, k: float, temperature: float, probs: Tensor, validate:
 def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> tuple[float, bool]:
     """Solve one regular row into `probs`: its threshold, and whether it is solved or left to a later stage."""
     n = x.numel()
-    limits = precision(x.dtype)
+    limits = (precision if n <= _LONG_ROW else precision_of_long_rows)(x.dtype)
     one = _one(x)
     threshold = _start_row(x, k / n, temperature, probs, one)
     for _ in range(PLAIN_PASSES):
