@@ -41,7 +41,7 @@ def operators(k: int) -> dict[str, tuple[Callable[[Tensor], Tensor], int]]:
         "scaled_sigmoid": (partial(scaled_sigmoid, k=k), LARGE),
         "sinkhorn_topk": (partial(sinkhorn_topk, k=k), LARGE),
         "successive_softmax": (partial(successive_softmax, k=k), LARGE // k),
-        "perturbed_topk": (partial(perturbed_topk, k=k), 10**6),
+        "perturbed_topk": (partial(perturbed_topk, k=k), 10**5),
     }
     if importlib.util.find_spec("entmax") is None:
         return chosen
@@ -51,8 +51,8 @@ def operators(k: int) -> dict[str, tuple[Callable[[Tensor], Tensor], int]]:
     return chosen
 
 
-def measure(shapes: list[tuple[int, int]], budget: float, device: str) -> list[Timing]:
-    """Time every operator, both ways, at every shape it is meant for."""
+def measure(shapes: list[tuple[int, int]], only: list[str] | None, budget: float, device: str) -> list[Timing]:
+    """Time every operator, or those named, both ways, at every shape it is meant for."""
     timings: list[Timing] = []
     for rows, n in shapes:
         scores = torch.randn(rows, n, generator=torch.Generator().manual_seed(n)).to(device)
@@ -60,7 +60,11 @@ def measure(shapes: list[tuple[int, int]], budget: float, device: str) -> list[T
         for direction in DIRECTIONS:
             calls = {}
             for name, (operator, most) in operators(k).items():
-                if rows * n > most or (direction == "forward+backward" and name == "topk_mask"):
+                if (
+                    rows * n > most
+                    or (only and name not in only)
+                    or (direction == "forward+backward" and name == "topk_mask")
+                ):
                     continue
                 forward = direction == "forward"
                 calls[name] = partial(operator, scores) if forward else forward_backward(operator, scores)
@@ -74,12 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", type=float, default=1.0, help="seconds per operator and shape")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="*", help="names of operators, as in the table; default: all")
+    parser.add_argument("--name", default="relaxations", help="of the results file")
     parser.add_argument("--shapes", nargs="*", type=int, help="indices into the list of shapes; default: all")
     arguments = parser.parse_args()
     one_thread()
     shapes = list(SHAPES) if arguments.shapes is None else [SHAPES[i] for i in arguments.shapes]
-    timings = measure(shapes, arguments.budget, arguments.device)
-    path = Path(__file__).parent / "results" / f"relaxations-{arguments.device}.csv"
+    timings = measure(shapes, arguments.only, arguments.budget, arguments.device)
+    path = Path(__file__).parent / "results" / f"{arguments.name}-{arguments.device}.csv"
     write_csv(path, timings)
     print(*(markdown(timings, direction) for direction in DIRECTIONS), path, sep="\n\n")
 

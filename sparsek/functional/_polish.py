@@ -27,6 +27,10 @@ _SINGLE = Precision(first_order=1e-3, second_order=8e-3, newton=1e-4, saturation
 _DOUBLE = Precision(first_order=1e-7, second_order=4e-5, newton=1e-8, saturation=1e-5, rounding=1e-15)
 
 
+BLOCK = 2**18
+"""Units that are polished at a time: temporaries of whole large tensors cost more in page faults than the arithmetic."""
+
+
 def precision(dtype: torch.dtype) -> Precision:
     """The limits of float64, or of float32 and whatever is solved in it."""
     return _DOUBLE if dtype == torch.float64 else _SINGLE
@@ -53,6 +57,11 @@ def polish_rows(probs: Tensor, missing: Tensor, spread: Tensor, *, first_order: 
         spread: (rows, 1), Σd.
         first_order: Whether one term of the series is enough.
     """
+    if probs.numel() > BLOCK and len(probs) > 1:
+        size = max(1, BLOCK // probs.shape[-1])
+        for block in zip(*(t.split(size) for t in (probs, missing, spread)), strict=True):
+            polish_rows(*block, first_order=first_order)
+        return
     slope = torch.addcmul(probs, probs, probs, value=-1)
     shift = missing / spread
     if first_order:

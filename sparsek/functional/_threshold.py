@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._polish import Precision, polish_rows, precision, precision_of_long_rows
+from ._polish import BLOCK, Precision, polish_rows, precision, precision_of_long_rows
 from ._saturated import BRACKETED_PASSES, SIGNED_PASSES, solve_saturated
 
 PLAIN_PASSES = 4
@@ -153,14 +153,16 @@ def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: floa
     missing = k - (_accurate_sum(probs).item() if _sum_is_coarse(probs) else total)
     if abs(missing) <= limits.rounding * k:
         return
-    slope = torch.addcmul(probs, probs, probs, value=-1)
     shift = missing / spread
-    if abs(step) > limits.first_order:
-        curvature = spread - 2 * slope.dot(probs).item()
-        shift = 2 * shift / (1 + math.sqrt(max(1 + 2 * shift * curvature / spread, 0)))
-        slope.addcmul_(slope, probs, value=-shift / (1 + shift / 2))
-        shift *= 1 + shift / 2
-    probs.add_(slope, alpha=shift)
+    if abs(step) <= limits.first_order:
+        for part in probs.split(BLOCK) if probs.numel() > BLOCK else (probs,):
+            part.add_(torch.addcmul(part, part, part, value=-1), alpha=shift)
+        return
+    slope = torch.addcmul(probs, probs, probs, value=-1)
+    curvature = spread - 2 * slope.dot(probs).item()
+    shift = 2 * shift / (1 + math.sqrt(max(1 + 2 * shift * curvature / spread, 0)))
+    slope.addcmul_(slope, probs, value=-shift / (1 + shift / 2))
+    probs.add_(slope, alpha=shift * (1 + shift / 2))
 
 
 def _sum_is_coarse(probs: Tensor) -> bool:
