@@ -1,0 +1,6 @@
+"""Faster executions of the core: C on the CPU, Triton on CUDA. :mod:`sparsek.functional` picks one by device and size."""
+
+from ._backend import Backend as Backend
+from ._backend import use_backends as use_backends
+
+__all__ = ["Backend", "use_backends"]
