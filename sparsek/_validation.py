@@ -73,13 +73,13 @@ def check_mask(name: str, mask: Tensor, input: Tensor) -> None:
         )
 
 
-def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, integer: bool = False) -> None:
+def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor | None, *, integer: bool = False) -> None:
     """Refuse a `k` that is not a number in [0, valid] per row.
 
     Args:
         k: Python number, or tensor that broadcasts to `batch_shape`.
         batch_shape: Shape of the input without its unit dimension.
-        valid: Number of valid units: an int, or a tensor of `batch_shape`.
+        valid: Number of valid units: an int, or a tensor of `batch_shape`; None if the caller compares with it later.
         integer: Whether only whole numbers have a meaning.
     """
     if isinstance(k, Tensor):
@@ -91,6 +91,8 @@ def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, 
         raise ValueError(f"k must be finite and >= 0, got {k}")
     if integer and k != int(k):
         raise ValueError(f"k must be a whole number here, got {k}")
+    if valid is None:
+        return
     if isinstance(valid, int):
         if k > valid:
             raise ValueError(f"k must be at most the number of valid units, {valid}, got {k}")
@@ -98,7 +100,7 @@ def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor, *, 
         raise ValueError(f"k must be at most the number of valid units, {int(valid.min())} in one row, got {k}")
 
 
-def _check_tensor_k(k: Tensor, batch_shape: torch.Size, valid: int | Tensor, integer: bool) -> None:
+def _check_tensor_k(k: Tensor, batch_shape: torch.Size, valid: int | Tensor | None, integer: bool) -> None:
     if k.dtype == torch.bool or k.is_complex():
         raise ValueError(f"k must be a real number, got dtype {k.dtype}")
     try:
@@ -107,7 +109,7 @@ def _check_tensor_k(k: Tensor, batch_shape: torch.Size, valid: int | Tensor, int
         fits = False
     if not fits:
         raise ValueError(f"k of shape {tuple(k.shape)} does not broadcast to the batch shape {tuple(batch_shape)}")
-    if not values_visible(k):
+    if valid is None or not values_visible(k):
         return
     if not bool(((k >= 0) & (k <= valid)).all()):  # NaN fails both
         most = valid if isinstance(valid, int) else "the number of valid units of its row"

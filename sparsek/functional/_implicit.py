@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsek._validation import inspectable, values_visible
 
+from ._reduction import WHOLE, Reduction
 from ._saturated import shifted
 
 RESOLVED = {torch.float32: 1e-3, torch.float64: 2e-12}
@@ -27,6 +28,7 @@ class Shape(ABC):
     """The function Φ of a relaxation: how to solve its rows, and its density."""
 
     name: ClassVar[str]
+    across: Reduction = WHOLE
 
     @abstractmethod
     def solve(
@@ -88,9 +90,9 @@ class _Gradient:
     def __init__(
         self, shape: Shape, x: Tensor, k: float | Tensor, scale: float | Tensor, probs: Tensor, threshold: Tensor
     ) -> None:
-        self.x, self.scale, self.threshold = x, scale, threshold
+        self.x, self.scale, self.threshold, self.across = x, scale, threshold, shape.across
         self.density = shape.density(probs)
-        self.total = self.density.sum(-1, keepdim=True)
+        self.total = self.across.total(self.density)
         self.weights: Tensor | None = None
         self.inspectable = inspectable(probs)
         least = RESOLVED[probs.dtype] * (k.detach() if isinstance(k, Tensor) else k)
@@ -116,10 +118,10 @@ class _Gradient:
     def mean_and_product(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """⟨w, value⟩ along the row, and d ∘ (value − ⟨w, value⟩): the Jacobian in x/s, which is symmetric, applied to `value`."""
         if self.weights is not None:
-            mean = (self.weights * value).sum(-1, keepdim=True)
+            mean = self.across.total(self.weights * value)
             return mean, self.density * (value - mean)
         product = self.density * value
-        mean = product.sum(-1, keepdim=True) / self.total
+        mean = self.across.total(product) / self.total
         if product.requires_grad or not self.inspectable:
             return mean, torch.addcmul(product, self.density, mean, value=-1)
         return mean, product.addcmul_(self.density, mean, value=-1)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ._polish import polish_rows, precision
+from ._reduction import WHOLE, Counts, Reduction, count
 
 SIGNED_PASSES = 10
 BRACKETED_PASSES = 120
@@ -59,35 +60,41 @@ def solve_saturated(
     Returns:
         Inclusion probabilities (rows, n) and thresholds (rows, 1).
     """
-    certain = (x == math.inf).sum(-1, keepdim=True)
-    finite = x.isfinite()
-    units = finite.sum(-1, keepdim=True)
-    _check_counts(x, k, certain, units, validate)
+    counts = count(x)
+    check_counts(k, counts, validate)
+    return solve_counted(x, k, temperature, start, counts, WHOLE)
+
+
+def solve_counted(
+    x: Tensor, k: Tensor, temperature: float | Tensor, start: Tensor, counts: Counts, across: Reduction
+) -> tuple[Tensor, Tensor]:
+    """:func:`solve_saturated` after its counts and checks, of rows that may be spread over processes."""
+    finite, units = x.isfinite(), counts.units
     scores = torch.where(finite, x, -math.inf)
-    free = k - certain
+    free = k - counts.certain
     inside = (free > 0) & (free < units)
-    mean = torch.where(finite, x, 0).sum(-1, keepdim=True).double() / units
-    start = torch.where(start.isfinite(), start, mean)
+    start = torch.where(start.isfinite(), start, counts.total / units)
     pivot = start.to(x.dtype)
-    shift, found = _refine(scores - pivot, free, units, temperature, start - pivot, SIGNED_PASSES)
+    shift, found = _refine(scores - pivot, free, units, temperature, start - pivot, SIGNED_PASSES, across)
     open_rows = (inside & ~found).squeeze(1).nonzero().squeeze(1)
     if open_rows.numel():
         part = (scores[open_rows], free[open_rows], units[open_rows], _rows_of(temperature, open_rows))
-        pivot[open_rows], shift[open_rows] = _solve_bracketed(*part)
-    pivot, shift = _limits(scores, finite, free, units, temperature, pivot, shift)
+        pivot[open_rows], shift[open_rows] = _solve_bracketed(*part, across)
+    pivot, shift = _limits(scores, finite, free, units, temperature, pivot, shift, across)
     probs = shifted(scores - pivot, shift, temperature).sigmoid_()
-    _remove_rounding(probs, free)
+    _remove_rounding(probs, free, across)
     probs = torch.where(free == 0, (x == math.inf).to(x.dtype), probs)
     probs = torch.where((free == units) & (units > 0), (x > -math.inf).to(x.dtype), probs)
-    wrong = ~((free >= 0) & (free <= units)) | x.isnan().any(-1, keepdim=True)
+    wrong = ~((free >= 0) & (free <= units)) | (counts.broken > 0)
     probs = probs.masked_fill(wrong, math.nan).masked_fill(x == -math.inf, 0.0)
     return torch.where((x == math.inf) & ~wrong, 1.0, probs), (pivot + shift).masked_fill(wrong, math.nan)
 
 
-def _remove_rounding(probs: Tensor, k: Tensor) -> None:
+def _remove_rounding(probs: Tensor, k: Tensor, across: Reduction) -> None:
     """Polish the rows whose sums resolve it: at τ far from 0, rounding of (x-τ)/T is the same in many tied units."""
     total = probs.sum(-1, keepdim=True, dtype=torch.float64)
-    spread = total - torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square()
+    total, square = across.sums(total, torch.linalg.vector_norm(probs, dim=-1, keepdim=True).double().square())
+    spread = total - square
     resolved = spread >= precision(probs.dtype).saturation * total
     missing = torch.where(resolved, k - total, 0.0)
     polish_rows(probs, missing.to(probs.dtype), spread.to(probs.dtype).clamp_min(1e-38), first_order=True)
@@ -97,32 +104,33 @@ def _rows_of(value: float | Tensor, rows: Tensor) -> float | Tensor:
     return value[rows] if isinstance(value, Tensor) else value
 
 
-def _check_counts(x: Tensor, k: Tensor, certain: Tensor, units: Tensor, validate: bool) -> None:
+def check_counts(k: Tensor, counts: Counts, validate: bool) -> None:
+    """Refuse a `k` out of range, or one below the number of +inf entries."""
     if not validate:
         return
-    valid = units + certain + x.isnan().sum(-1, keepdim=True)
+    valid = counts.units + counts.certain + counts.broken
     if not bool(((k >= 0) & (k <= valid)).all()):
         row = int((~((k >= 0) & (k <= valid))).squeeze(1).nonzero()[0])
         raise ValueError(
             "k must lie in [0, the number of valid units (neither masked nor -inf)] in every row, "
             f"got k = {k[row].item():g} with {int(valid[row])} valid units"
         )
-    if bool((certain > k).any()):
-        row = int((certain > k).squeeze(1).nonzero()[0])
+    if bool((counts.certain > k).any()):
+        row = int((counts.certain > k).squeeze(1).nonzero()[0])
         raise ValueError(
             "input must have at most k entries of +inf in every row (each is selected), "
-            f"got {int(certain[row])} with k = {k[row].item():g}"
+            f"got {int(counts.certain[row])} with k = {k[row].item():g}"
         )
 
 
-def _residual(x: Tensor, threshold: Tensor, temperature: float | Tensor) -> _Residual:
+def _residual(x: Tensor, threshold: Tensor, temperature: float | Tensor, across: Reduction) -> _Residual:
     logits = shifted(x, threshold, temperature)
     above = logits > 0
     small = logits.abs_().neg_().sigmoid_()
     square = torch.linalg.vector_norm(small, dim=-1, keepdim=True).double().square()
     upper = (small * above).sum(-1, keepdim=True).double()
     lower = small.masked_fill_(above, 0).sum(-1, keepdim=True).double()
-    return _Residual(above.sum(-1, keepdim=True).double(), upper, lower, upper + lower - square)
+    return _Residual(*across.sums(above.sum(-1, keepdim=True).double(), upper, lower, upper + lower - square))
 
 
 def _refine(
@@ -132,6 +140,7 @@ def _refine(
     temperature: float | Tensor,
     threshold: Tensor,
     passes: int,
+    across: Reduction,
     low: Tensor | None = None,
     high: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -142,7 +151,7 @@ def _refine(
     earlier = previous = torch.full_like(threshold, math.inf)
     found = torch.zeros_like(threshold, dtype=torch.bool)
     for _ in range(passes):
-        sums = _residual(x, threshold, temperature)
+        sums = _residual(x, threshold, temperature, across)
         excess = (sums.above - k) + (sums.lower - sums.upper)
         step = _newton(excess, sums, k, units)
         low = torch.where(excess > 0, torch.maximum(low, threshold), low)
@@ -169,20 +178,23 @@ def _newton(excess: Tensor, sums: _Residual, k: Tensor, units: Tensor) -> Tensor
     return -distance * total * rest / (sums.spread * units)
 
 
-def _solve_bracketed(x: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+def _solve_bracketed(
+    x: Tensor, k: Tensor, units: Tensor, temperature: float | Tensor, across: Reduction
+) -> tuple[Tensor, Tensor]:
     """Threshold as pivot + shift, between bounds from two order statistics of the row.
 
     With v the ⌈k⌉-th largest score, at most ⌈k⌉-1 units lie above it, so σ((v-τ)/T) must reach their missing share;
     with v the (⌊k⌋+1)-th largest, the ⌊k⌋+1 units at or above it must not exceed k. The first is the pivot: scores near it
     are differenced exactly, so the shift is resolved however large the scores are.
     """
-    ordered = x.sort(dim=-1, descending=True).values
     upper_rank, lower_rank = k.ceil(), k.floor() + 1
-    pivot = ordered.gather(-1, upper_rank.long() - 1)
-    gap = ordered.gather(-1, lower_rank.long() - 1).double() - pivot.double()
+    ranked = across.order_statistics(x, torch.cat((upper_rank, lower_rank), -1).long())
+    pivot = ranked[:, :1]
+    gap = ranked[:, 1:].double() - pivot.double()
     missing = (k - (upper_rank - 1)) / (units - (upper_rank - 1))
     low, high = gap - temperature * torch.logit(k / lower_rank), -temperature * torch.logit(missing)
-    return pivot, _refine(x - pivot, k, units, temperature, (low + high) / 2, BRACKETED_PASSES, low, high)[0]
+    middle = (low + high) / 2
+    return pivot, _refine(x - pivot, k, units, temperature, middle, BRACKETED_PASSES, across, low, high)[0]
 
 
 def _limits(
@@ -193,10 +205,14 @@ def _limits(
     temperature: float | Tensor,
     pivot: Tensor,
     shift: Tensor,
+    across: Reduction,
 ) -> tuple[Tensor, Tensor]:
     """Put the threshold of rows with k = 0 or k = n just beyond all scores: the one-sided limit that gradients need."""
-    least, most = torch.where(finite, x, math.inf).amin(-1, keepdim=True), x.amax(-1, keepdim=True)
     none, every = k == 0, k == units
+    if not bool((none | every).any()):
+        return pivot, shift
+    least = -across.largest(torch.where(finite, -x, -math.inf).amax(-1, keepdim=True))
+    most = across.largest(x.amax(-1, keepdim=True))
     pivot = torch.where(none, most, torch.where(every, least, pivot))
     shift = torch.where(none, _BEYOND * temperature, torch.where(every, -_BEYOND * temperature, shift))
     empty = units == 0

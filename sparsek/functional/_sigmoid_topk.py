@@ -134,12 +134,12 @@ class _Sigmoid(Shape):
         """
         size = z.abs()
         log_density = -size - 2 * torch.nn.functional.softplus(-size)
-        upper = log_density.masked_fill(z <= 0, -torch.inf).logsumexp(-1, keepdim=True)
-        lower = log_density.masked_fill(z > 0, -torch.inf).logsumexp(-1, keepdim=True)
+        upper = self.across.logsumexp(log_density.masked_fill(z <= 0, -torch.inf))
+        lower = self.across.logsumexp(log_density.masked_fill(z > 0, -torch.inf))
         shift = (upper - lower) / 2
         rebalance = shift.isfinite() & (torch.maximum(upper, lower) < -60)
         shift = torch.where(rebalance, shift, 0.0)
-        return torch.where(z > 0, log_density - shift, log_density + shift).softmax(-1)
+        return self.across.softmax(torch.where(z > 0, log_density - shift, log_density + shift))
 
 
 def _rows(value: float | Tensor, batch: torch.Size) -> float | Tensor:
