@@ -36,6 +36,12 @@ class Shape(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Probabilities (..., n) and float64 thresholds (..., 1); units that do not compete have x = -inf and get 0."""
 
+    def fused_gradient(
+        self, grad: Tensor, probs: Tensor, k: float | Tensor, scale: float | Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """∂L/∂x and ⟨w, ∂L/∂π⟩ from ∂L/∂π by one compiled call, where there is one for these tensors and every row is resolved."""
+        return None
+
     @abstractmethod
     def density(self, probs: Tensor) -> Tensor:
         """Φ' where Φ = `probs`; 0 at 0 and 1."""
@@ -138,15 +144,28 @@ class _Gradient:
 
 
 def _pull_back(
-    shape: Shape, grad: Tensor, x: Tensor, k: float | Tensor, scale: float | Tensor, probs: Tensor, threshold: Tensor
+    needed: tuple[bool, ...],
+    shape: Shape,
+    grad: Tensor,
+    x: Tensor,
+    k: float | Tensor,
+    scale: float | Tensor,
+    probs: Tensor,
+    threshold: Tensor,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-    """Gradients to x, and to k and s where those are tensors."""
-    gradient = _Gradient(shape, x, k, scale, probs, threshold)
-    mean, product = gradient.mean_and_product(grad)
-    to_x = gradient.divided(product)
-    to_k = mean.to(k.dtype).sum_to_size(k.shape) if isinstance(k, Tensor) else None
+    """Gradients to x, and to k and s where those are tensors and `needed`."""
+    fused, gradient = None, None
+    if not (torch.is_grad_enabled() or needed[2]):  # no graph of the gradient itself is being recorded
+        fused = shape.fused_gradient(grad, probs, k, scale)
+    if fused is None:
+        gradient = _Gradient(shape, x, k, scale, probs, threshold)
+        mean, product = gradient.mean_and_product(grad)
+        to_x = gradient.divided(product)
+    else:
+        to_x, mean = fused
+    to_k = mean.to(k.dtype).sum_to_size(k.shape) if isinstance(k, Tensor) and needed[1] else None
     to_scale = None
-    if isinstance(scale, Tensor):
+    if gradient is not None and isinstance(scale, Tensor) and needed[2]:
         to_scale = -gradient.along_scale(to_x).sum(-1, keepdim=True).to(scale.dtype).sum_to_size(scale.shape)
     return to_x, to_k, to_scale, None
 
@@ -162,7 +181,9 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        return (None, None, None, None) if grad is None else _pull_back(ctx.shape, grad, *_saved(ctx))
+        if grad is None:
+            return None, None, None, None
+        return _pull_back(ctx.needs_input_grad, ctx.shape, grad, *_saved(ctx))
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor | None, k_t: Tensor | None, scale_t: Tensor | None, _: object) -> Tensor:
@@ -247,7 +268,8 @@ def _batched(value: float | Tensor, dim: int | None, rank: int) -> float | Tenso
     return value.reshape(value.shape[0], *(1,) * (rank + 1 - value.dim()), *value.shape[1:])
 
 
-# Under torch.compile the solve is one opaque operator: one graph, no recompilation for another k, the eager result.
+# Under torch.compile the solve is one opaque operator, and so is its gradient: one graph, no recompilation for another k, the
+# eager result by the same kernels.
 
 
 @torch.library.custom_op("sparsek::implicit_topk", mutates_args=())
@@ -261,13 +283,31 @@ def _(x: Tensor, k: Tensor, scale: Tensor, shape: str) -> tuple[Tensor, Tensor]:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device), threshold
 
 
+@torch.library.custom_op("sparsek::implicit_topk_backward", mutates_args=())
+def _backward_op(
+    grad: Tensor, x: Tensor, k: Tensor, scale: Tensor, probs: Tensor, threshold: Tensor, shape: str, scaled: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.no_grad():
+        gradients = _pull_back((True, True, scaled), SHAPES[shape], grad, x, k, scale, probs, threshold)
+    to_x, to_k, to_scale, _ = gradients
+    assert to_k is not None, "k is a tensor"
+    return to_x.contiguous(), to_k, torch.zeros_like(scale) if to_scale is None else to_scale
+
+
+@_backward_op.register_fake
+def _(
+    grad: Tensor, x: Tensor, k: Tensor, scale: Tensor, probs: Tensor, threshold: Tensor, shape: str, scaled: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device), torch.empty_like(k), torch.empty_like(scale)
+
+
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.shape = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
-def _backward_op(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return _pull_back(SHAPES[ctx.shape], grad, *ctx.saved_tensors)
+def _differentiate_op(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_backward_op(grad, *ctx.saved_tensors, ctx.shape, ctx.needs_input_grad[2]), None
 
 
-_solve_op.register_autograd(_backward_op, setup_context=_setup_op)
+_solve_op.register_autograd(_differentiate_op, setup_context=_setup_op)

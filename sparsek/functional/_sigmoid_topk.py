@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, check_positive
+from sparsek.kernels import native
 
-from ._implicit import SHAPES, Shape, solve_implicitly
+from ._implicit import RESOLVED, SHAPES, Shape, solve_implicitly
+from ._reduction import WHOLE
 from ._threshold import solve
 from ._topk_mask import topk_mask
 
@@ -106,7 +108,7 @@ def _column(name: str, value: Tensor, scores: Tensor) -> Tensor:
     return value.to(scores.device, torch.float64).unsqueeze(-1)
 
 
-class _Sigmoid(Shape):
+class SigmoidShape(Shape):
     """The logistic function, by the solver of :mod:`sparsek.functional._threshold`."""
 
     name = "sigmoid"
@@ -122,6 +124,16 @@ class _Sigmoid(Shape):
         shape = (batch.numel(), x.shape[-1])
         threshold = solve(x.reshape(shape), k, scale, probs.view(shape), validate=validate)
         return probs, threshold.view(*batch, 1)
+
+    def fused_gradient(
+        self, grad: Tensor, probs: Tensor, k: float | Tensor, scale: float | Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        if self.across is not WHOLE or not native.takes(probs) or probs.numel() == 0:
+            return None
+        batch, shape = probs.shape[:-1], (-1, probs.shape[-1])
+        k, scale = _rows(k, batch), _rows(scale, batch)
+        found = native.pull_back(grad.reshape(shape), probs.view(shape), k, scale, RESOLVED[probs.dtype])
+        return None if found is None else (found[0].view(probs.shape), found[1].view(*batch, 1))
 
     def density(self, probs: Tensor) -> Tensor:
         return torch.addcmul(probs, probs, probs, value=-1)
@@ -150,4 +162,4 @@ def _rows(value: float | Tensor, batch: torch.Size) -> float | Tensor:
     return value.expand(*batch, 1).reshape(-1, 1)
 
 
-_SIGMOID = SHAPES.setdefault(_Sigmoid.name, _Sigmoid())
+_SIGMOID = SHAPES.setdefault(SigmoidShape.name, SigmoidShape())

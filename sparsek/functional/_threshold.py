@@ -20,6 +20,8 @@ import math
 import torch
 from torch import Tensor
 
+from sparsek.kernels import native
+
 from ._polish import BLOCK, Precision, polish_rows, precision, precision_of_long_rows
 from ._saturated import BRACKETED_PASSES, SIGNED_PASSES, solve_saturated
 
@@ -52,10 +54,20 @@ def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tens
     rows, n = x.shape
     if n == 0 or rows == 0:
         return x.new_zeros((rows, 1), dtype=torch.float64)
-    if rows == 1 and _scalar(k) and _scalar(temperature):
-        return _solve_one(x, float(k), float(temperature), probs, validate)
-    column = k if isinstance(k, Tensor) else torch.full((1, 1), k, dtype=torch.float64, device=x.device)
-    return _solve_rows(x, column, temperature, probs, validate)
+    threshold: Tensor
+    left: Tensor | None
+    if native.takes(x):
+        threshold, left = native.solve(x, k, temperature, probs)
+    elif rows == 1 and _scalar(k) and _scalar(temperature):
+        threshold, left = _solve_one(x, float(k), float(temperature), probs)
+    else:
+        threshold, left = _solve_rows(x, k, temperature, probs)
+    if left is not None:
+        count = k if isinstance(k, Tensor) else torch.full((1, 1), k, dtype=torch.float64, device=x.device)
+        part = temperature[left] if isinstance(temperature, Tensor) else temperature
+        solved = solve_saturated(x[left], count.expand_as(threshold)[left], part, threshold[left], validate=validate)
+        probs[left], threshold[left] = solved
+    return threshold
 
 
 def _scalar(value: float | Tensor) -> bool:
@@ -65,16 +77,12 @@ def _scalar(value: float | Tensor) -> bool:
 # ── Stage 1, one row: scalars are Python numbers, since at n = 1e3 a tensor operation costs what softmax costs ──────────
 
 
-def _solve_one(x: Tensor, k: float, temperature: float, probs: Tensor, validate: bool) -> Tensor:
+def _solve_one(x: Tensor, k: float, temperature: float, probs: Tensor) -> tuple[Tensor, Tensor | None]:
     threshold, solved = math.nan, False
     if 0 < k < x.shape[1]:
         threshold, solved = _solve_row(x[0], k, temperature, probs[0])
     column = torch.full((1, 1), threshold, dtype=torch.float64, device=x.device)
-    if not solved:
-        count = torch.full_like(column, k)
-        row, column = solve_saturated(x, count, temperature, column, validate=validate)
-        probs.copy_(row)
-    return column
+    return column, None if solved else column.new_zeros(1, dtype=torch.long)
 
 
 def _solve_row(x: Tensor, k: float, temperature: float, probs: Tensor) -> tuple[float, bool]:
@@ -185,9 +193,13 @@ def _logit(share: float) -> float:
 # ── Stage 1, many rows: scalars are columns of the dtype of the scores ────────────────────────────────────────────────
 
 
-def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, probs: Tensor, validate: bool) -> Tensor:
-    """Solve rows into `probs`; `k` is (rows, 1) float64, or (1, 1) for all of them."""
+def _solve_rows(
+    x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Solve rows into `probs`: their thresholds, and which of them are left to a later stage."""
     limits = precision(x.dtype)
+    if not isinstance(k, Tensor):
+        k = torch.full((1, 1), k, dtype=torch.float64, device=x.device)
     scale = temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature
     threshold, target, valid = _start_rows(x, k, scale, probs)
     for _ in range(PLAIN_PASSES):
@@ -200,13 +212,9 @@ def _solve_rows(x: Tensor, k: Tensor, temperature: float | Tensor, probs: Tensor
     missing = k - (_accurate_sum(probs) if _sum_is_coarse(probs) else total.double())
     polish_rows(probs, missing.to(x.dtype), spread, first_order=largest <= limits.first_order)
     margin = torch.sub(spread, total, alpha=limits.saturation)
-    threshold = threshold.double()
-    if not (largest <= limits.second_order and margin.min().item() >= 0):
-        left = (~((step.abs() <= limits.second_order) & (margin >= 0))).squeeze(1).nonzero().squeeze(1)
-        part = temperature[left] if isinstance(temperature, Tensor) else temperature
-        k = k.expand_as(threshold)[left]
-        probs[left], threshold[left] = solve_saturated(x[left], k, part, threshold[left], validate=validate)
-    return threshold
+    if largest <= limits.second_order and margin.min().item() >= 0:
+        return threshold.double(), None
+    return threshold.double(), (~((step.abs() <= limits.second_order) & (margin >= 0))).squeeze(1).nonzero().squeeze(1)
 
 
 def _scaled(temperature: float | Tensor) -> bool:
@@ -244,7 +252,7 @@ def _start_rows(x: Tensor, k: Tensor, temperature: float | Tensor, buffer: Tenso
     if n > _LONG_ROW and finite is None:
         part = x[:, :: n // max(_SUBSAMPLE, n // 32)].contiguous()
         wide = temperature.double() if isinstance(temperature, Tensor) else temperature
-        start = _solve_rows(part, k * (part.shape[1] / n), wide, torch.empty_like(part), False)
+        start = solve(part, k * (part.shape[1] / n), wide, torch.empty_like(part), validate=False)
         return start.to(x.dtype), target, valid
     mean = total / valid
     torch.sub(x, mean, out=buffer)

@@ -1,4 +1,4 @@
-"""Which execution of an operator runs: tensor operations, compiled C on the CPU, or Triton on CUDA."""
+"""Which execution of an operator runs: tensor operations, compiled C++ on the CPU, or Triton on CUDA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Backend(enum.Enum):
     EAGER = "eager"
     """Tensor operations: every device and dtype."""
     NATIVE = "native"
-    """C, built on first use by the compiler of this machine: float32 and float64 on the CPU."""
+    """C++, built on first use by the compiler of this machine: float32 and float64 on the CPU."""
     TRITON = "triton"
     """Triton kernels: float32, float16 and bfloat16 on CUDA."""
 
@@ -39,7 +39,10 @@ def _from_environment() -> frozenset[Backend]:
         raise ValueError(f"{_VARIABLE} must list some of {known}, separated by commas, got {names!r}") from None
 
 
-_allowed = _from_environment()
+class _Choice:
+    """The executions that may run in this process."""
+
+    allowed = _from_environment()
 
 
 @contextmanager
@@ -60,23 +63,23 @@ def use_backends(*backends: Backend) -> Iterator[None]:
         ...     sigmoid_topk(torch.tensor([1.0, 0.0, -1.0]), k=1.5)
         tensor([0.7311, 0.5000, 0.2689])
     """
-    global _allowed
-    previous, _allowed = _allowed, frozenset(backends)
+    previous, _Choice.allowed = _Choice.allowed, frozenset(backends)
     try:
         yield
     finally:
-        _allowed = previous
+        _Choice.allowed = previous
 
 
 def triton_takes(x: Tensor) -> bool:
     """Whether a Triton kernel runs on this tensor: on CUDA, or on the CPU under Triton's interpreter (`TRITON_INTERPRET=1`)."""
-    if Backend.TRITON not in _allowed or x.dtype not in _SINGLE:
+    if Backend.TRITON not in _Choice.allowed or x.dtype not in _SINGLE:
         return False
-    return (x.is_cuda or (x.device.type == "cpu" and _interpreted())) and _triton_found()
+    return (x.is_cuda or (x.device.type == "cpu" and _interpreted())) and triton_found()
 
 
 @cache
-def _triton_found() -> bool:
+def triton_found() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
@@ -85,6 +88,6 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def native_allowed() -> bool:
-    """Whether C may run."""
-    return Backend.NATIVE in _allowed
+def allows(backend: Backend) -> bool:
+    """Whether this execution may run at all."""
+    return backend in _Choice.allowed

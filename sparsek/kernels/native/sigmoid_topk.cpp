@@ -1,0 +1,307 @@
+// Rows of sigmoid top-k: the threshold t with sum of sigmoid((x - t) / T) = k, and the gradient.
+//
+// One pass forms the residual sum p - k and its next three derivatives along t. Far from the solution the step is Newton's on the
+// logit of the mean, which is nearly linear; near it the root of the Taylor polynomial. A row whose sums no longer resolve k goes
+// on with the small side r = sigmoid(-|z|) of every sigmoid, (#{z > 0} - k) + sum of -+r, which keeps its relative accuracy. Steps
+// stay inside the bracket of the residual's signs. A row that does not converge (gaps that no bracket bisects, k at its limits,
+// NaN) is reported, and solved by the caller.
+
+#include "vectors.h"
+
+namespace {
+
+constexpr long short_row = 4096;  // up to here every pass writes; a longer row is written once its threshold is known
+constexpr long subsample = 1024;
+constexpr long group = 8;         // vectors in one chain of additions: rounding of equal terms grows with its length
+constexpr long groups = 16;
+constexpr int passes = 40;
+constexpr double taylor = 0.25;   // largest Newton step at which the Taylor polynomial is the better model
+constexpr double close = 0.15;    // largest step after which the next one is below `last`
+constexpr double saturated = 0.02;  // sum d / sum p below which plain sums do not resolve the threshold
+constexpr long units = 65536;     // units that a thread is worth waking for
+constexpr int most_threads = 256;
+
+template <typename Real> struct Limits;
+template <> struct Limits<float> {
+  static constexpr double series = 0.05;    // largest shift of the logits that three terms of the sigmoid's series hold
+  static constexpr double last = 3e-5;      // the same in long rows, where units near 1 must not be rounded twice
+  static constexpr double rounding = 1e-7;  // relative residual that is rounding
+};
+template <> struct Limits<double> {
+  static constexpr double series = 1e-4, last = 1e-4, rounding = 1e-16;
+};
+
+// Sums over the units, of numbers or of vectors. With d = p (1 - p) and r = min(p, 1 - p).
+template <typename Value> struct Sums {
+  Value total{};   // p, or where signed the number above the threshold
+  Value upper{};   // r above the threshold, where signed
+  Value lower{};   // r below it, where signed
+  Value slope{};   // d
+  Value twist{};   // d p, or where signed d (1 - 2p) / -2
+  Value square{};  // d d
+
+  Sums &operator+=(const Sums &other) {
+    total += other.total, upper += other.upper, lower += other.lower;
+    slope += other.slope, twist += other.twist, square += other.square;
+    return *this;
+  }
+};
+
+// z = (x - pivot) / T - rest: differences from scores far from 0 are exact.
+template <typename Real> struct Shift {
+  Real pivot, rest, inverse;
+  Shift(double threshold, double temperature)
+      : pivot(Real(threshold)), rest(Real((threshold - pivot) / temperature)), inverse(Real(1 / temperature)) {}
+};
+
+template <typename Real> struct Row : Vectors<Real> {
+  using Base = Vectors<Real>;
+  using Vec = typename Base::Vec;
+  using Mask = typename Base::Mask;
+  using Base::all, Base::exp, Base::lanes, Base::load, Base::store, Base::sum;
+  static constexpr long block = group * groups * lanes;
+  static constexpr Real infinity = std::numeric_limits<Real>::infinity();
+
+  // Sigmoids of one vector of logits, added to the sums.
+  template <bool is_signed> static Vec sigmoids(Vec z, Sums<Vec> &sums) {
+    const Vec zero{};
+    if constexpr (is_signed) {
+      const Mask above = z > 0;
+      const Vec small_odds = exp(above ? -z : z), large = 1 / (1 + small_odds), small = small_odds * large;
+      const Vec slope = small * large, twist = slope * small - slope / 2;
+      sums.total += above ? all(1) : zero;
+      sums.upper += above ? small : zero;
+      sums.lower += above ? zero : small;
+      sums.slope += slope;
+      sums.twist += above ? -twist : twist;
+      sums.square += slope * slope;
+      return above ? large : small;
+    } else {
+      const Vec p = 1 / (1 + exp(-z)), slope = p - p * p;
+      sums.total += p;
+      sums.slope += slope;
+      sums.twist += slope * p;
+      sums.square += slope * slope;
+      return p;
+    }
+  }
+
+  template <bool is_signed, bool writes> static Sums<double> pass_of(const Real *x, Real *out, long n, Shift<Real> by) {
+    Sums<double> result;
+    for (long start = 0; start < n; start += block) {
+      const long end = n - start < block ? n : start + block;
+      Sums<Vec> sums;
+      for (long i = start; i < end;) {
+        Sums<Vec> part;
+        for (long j = 0; j < group && i + lanes <= end; j++, i += lanes) {
+          const Vec p = sigmoids<is_signed>((load(x + i) - by.pivot) * by.inverse - by.rest, part);
+          if constexpr (writes) store(out + i, p);
+        }
+        if (i < end && i + lanes > end) {
+          const Vec p = sigmoids<is_signed>((load(x + i, end - i, -infinity) - by.pivot) * by.inverse - by.rest, part);
+          if constexpr (writes) store(out + i, p, end - i);
+          i = end;
+        }
+        sums += part;
+      }
+      result += {sum(sums.total), is_signed ? sum(sums.upper) : 0, is_signed ? sum(sums.lower) : 0,
+                 sum(sums.slope), sum(sums.twist), sum(sums.square)};
+    }
+    if constexpr (is_signed) result.twist = result.slope / 2 + result.twist;
+    return result;
+  }
+
+  static Sums<double> pass(const Real *x, Real *out, long n, Shift<Real> by, bool is_signed) {
+    if (is_signed) return out ? pass_of<true, true>(x, out, n, by) : pass_of<true, false>(x, out, n, by);
+    return out ? pass_of<false, true>(x, out, n, by) : pass_of<false, false>(x, out, n, by);
+  }
+
+  // The same, in chunks of whole blocks on several threads.
+  static Sums<double> pass(const Real *x, Real *out, long n, Shift<Real> by, bool is_signed, int threads) {
+    if (threads > n / units) threads = int(n / units);
+    if (threads <= 1) return pass(x, out, n, by, is_signed);
+    if (threads > most_threads) threads = most_threads;
+    Sums<double> parts[most_threads], result;
+    const long chunk = ((n + threads - 1) / threads + block - 1) / block * block;
+#pragma omp parallel for num_threads(threads)
+    for (int t = 0; t < threads; t++) {
+      const long start = t * chunk < n ? t * chunk : n, size = n - start < chunk ? n - start : chunk;
+      parts[t] = pass(x + start, out ? out + start : nullptr, size, by, is_signed);
+    }
+    for (int t = 0; t < threads; t++) result += parts[t];
+    return result;
+  }
+
+  // The shift of all logits after which the probabilities sum to k, by the best model of the sums.
+  static double step(const Sums<double> &s, double residual, double k, double n, bool is_signed) {
+    const double newton = -residual / s.slope;
+    if (std::fabs(newton) <= taylor) {
+      const double second = s.slope - 2 * s.twist, third = s.slope - 6 * s.square;
+      double root = newton;
+      for (int i = 0; i < 3; i++) {
+        const double value = residual + root * (s.slope + root * (second / 2 + root * third / 6));
+        root -= value / (s.slope + root * (second + root * third / 2));
+      }
+      return root;
+    }
+    const double missing = k - s.total;
+    if (is_signed && std::fabs(missing) < 1 && s.slope > 0.8 * (s.upper + s.lower)) {
+      // Both sides are exponential tails, so exp(step) solves a quadratic.
+      const double root = std::sqrt(missing * missing + 4 * s.upper * s.lower);
+      const double ratio = missing > 0 ? (missing + root) / (2 * s.lower) : 2 * s.upper / (root - missing);
+      if (ratio > 0 && std::isfinite(ratio)) return std::log(ratio);
+    }
+    const double total = k + residual, odds = total * (n - k) / (k * (n - total));
+    const double distance = std::fabs(residual) < 0.1 * k ? std::log1p(residual / k) - std::log1p(-residual / (n - k)) : std::log(odds);
+    return -distance * total * (n - total) / (s.slope * n);
+  }
+
+  // Add to every logit `by`, by the Taylor series of the sigmoid.
+  static void polish(Real *p, long n, double by) {
+    const Real first = Real(by), second = Real(by * by / 2), third = Real(by * by * by / 6);
+    for (long i = 0; i < n; i += lanes) {
+      const Vec v = load(p + i, n - i, 0), d = v - v * v;
+      store(p + i, v + d * (first + second * (1 - 2 * v) + third * (1 - 6 * d)), n - i);
+    }
+  }
+
+  // The threshold that is right for bell-shaped scores, from the moments of the entries above -inf. Counts those entries.
+  static double start(const Real *x, long n, double k, double temperature, double &valid) {
+    long first = 0;
+    while (first < n && !std::isfinite(x[first])) first++;
+    if (first == n) return NAN;
+    const Real origin = x[first];
+    Vec count{}, total{}, square{};
+    for (long i = 0; i < n; i += lanes) {
+      const Vec v = load(x + i, n - i, -infinity);
+      const Mask hidden = v == -infinity;
+      const Vec difference = hidden ? Vec{} : v - origin;
+      count += hidden ? Vec{} : all(1);
+      total += difference;
+      square += difference * difference;
+    }
+    valid = sum(count);
+    const double mean = sum(total) / valid, variance = std::fmax(sum(square) / valid - mean * mean, 0);
+    const double widening = std::sqrt(1 + M_PI / 8 * variance / (temperature * temperature));
+    return origin + mean - temperature * widening * std::log(k / (valid - k));
+  }
+
+  // Follow the steps from `threshold`: without `out` until the Taylor polynomial holds, with it until the probabilities are right.
+  static bool descend(
+      const Real *x, Real *out, long n, double k, double valid, double temperature, double &threshold, int threads) {
+    double t = threshold, low = -INFINITY, high = INFINITY, earlier = INFINITY, previous = INFINITY;
+    const double enough = n <= short_row ? Limits<Real>::series : Limits<Real>::last;
+    bool writes = out && n <= short_row, is_signed = false;
+    for (int i = 0; i < passes && std::isfinite(t); i++) {
+      const Sums<double> s = pass(x, writes ? out : nullptr, n, {t, temperature}, is_signed, threads);
+      const double residual = is_signed ? (s.total - k) + (s.lower - s.upper) : s.total - k;
+      if (!is_signed && !(s.slope > saturated * s.total && s.total < valid)) {
+        if (std::isnan(s.total)) return false;
+        is_signed = true;
+        continue;
+      }
+      if (!(s.slope > 0)) return false;
+      const double change = step(s, residual, k, valid, is_signed), proposal = t - change * temperature;
+      const double size = std::fabs(change);
+      if ((writes && size <= enough) || (!out && size <= close)) {
+        if (out && std::fabs(residual) > Limits<Real>::rounding * k) polish(out, n, change);
+        threshold = proposal;
+        return true;
+      }
+      writes = writes || (out && size <= close);
+      low = residual > 0 && t > low ? t : low;
+      high = residual < 0 && t < high ? t : high;
+      const double width = high - low;
+      const bool bisects = std::isfinite(width) && !(proposal >= low && proposal <= high && width <= earlier / 2);
+      t = bisects ? low + width / 2 : proposal;
+      earlier = previous, previous = width;
+    }
+    return false;
+  }
+
+  // A start for a long row: the solution of a part of it, runs of one vector at equal distances, laid out in `scratch`.
+  static double start_of_part(const Real *x, Real *scratch, long n, double k, double temperature) {
+    const long runs = (n / 32 > subsample ? n / 32 : subsample) / lanes, stride = n / runs;
+    for (long i = 0; i < runs; i++) store(scratch + i * lanes, load(x + i * stride));
+    const double share = k * double(runs * lanes) / double(n);
+    double valid = 0, threshold = start(scratch, runs * lanes, share, temperature, valid);
+    if (!(share < valid)) return NAN;
+    return descend(scratch, nullptr, runs * lanes, share, valid, temperature, threshold, 1) ? threshold : NAN;
+  }
+
+  static bool solve(const Real *x, Real *out, long n, double k, double temperature, double &threshold, int threads) {
+    double valid = double(n);
+    if (!(k > 0 && k < valid)) return false;
+    threshold = n > short_row ? start_of_part(x, out, n, k, temperature) : start(x, n, k, temperature, valid);
+    return descend(x, out, n, k, valid, temperature, threshold, threads);
+  }
+
+  // d (g - <w, g>) / T of one row and <w, g>. Returns sum d.
+  static double pull_back(const Real *p, const Real *g, Real *out, long n, double temperature, double &mean) {
+    double total = 0, product = 0;
+    for (long start = 0; start < n; start += block) {
+      const long end = n - start < block ? n : start + block;
+      Vec density{}, weighted{};
+      for (long i = start; i < end; i += lanes) {
+        const Vec v = load(p + i, end - i, 0), d = v - v * v;
+        density += d;
+        weighted += d * load(g + i, end - i, 0);
+      }
+      total += sum(density), product += sum(weighted);
+    }
+    mean = product / total;
+    const Real centre = Real(mean), inverse = Real(1 / temperature);
+    for (long i = 0; i < n; i += lanes) {
+      const Vec v = load(p + i, n - i, 0);
+      store(out + i, (v - v * v) * (load(g + i, n - i, 0) - centre) * inverse, n - i);
+    }
+    return total;
+  }
+};
+
+template <typename Real>
+long solve_rows(const Real *x, long stride, Real *out, long rows, long n, const double *k, long k_step, const double *temperature,
+                long temperature_step, double *threshold, unsigned char *open, int threads) {
+  long left = 0;
+  const bool inside = rows < threads;
+  const int across = inside || rows * n < units ? 1 : threads;
+#pragma omp parallel for num_threads(across) reduction(+ : left) if (across > 1)
+  for (long row = 0; row < rows; row++) {
+    const bool solved = Row<Real>::solve(x + row * stride, out + row * n, n, k[row * k_step], temperature[row * temperature_step],
+                                         threshold[row], inside ? threads : 1);
+    open[row] = !solved;
+    left += !solved;
+  }
+  return left;
+}
+
+template <typename Real>
+long pull_back_rows(const Real *p, const Real *g, long stride, Real *out, long rows, long n, const double *k, long k_step,
+                    const double *temperature, long temperature_step, double resolved, double *mean, int threads) {
+  long left = 0;
+  if (rows * n < units) threads = 1;
+#pragma omp parallel for num_threads(threads) reduction(+ : left) if (threads > 1)
+  for (long row = 0; row < rows; row++) {
+    const double total =
+        Row<Real>::pull_back(p + row * n, g + row * stride, out + row * n, n, temperature[row * temperature_step], mean[row]);
+    left += !(total > resolved * k[row * k_step]);
+  }
+  return left;
+}
+
+}  // namespace
+
+// Rows of x are `stride` apart; k and T advance by their steps (0 or 1) from row to row.
+#define SPARSEK_EXPORT(Real)                                                                                                     \
+  /* Solve every row; returns how many are left, marked in `open`. */                                                           \
+  extern "C" long solve_##Real(const Real *x, long stride, Real *out, long rows, long n, const double *k, long k_step,           \
+                               const double *t, long t_step, double *threshold, unsigned char *open, int threads) {              \
+    return solve_rows<Real>(x, stride, out, rows, n, k, k_step, t, t_step, threshold, open, threads);                            \
+  }                                                                                                                              \
+  /* The gradient of every row; returns in how many sum d is not above resolved * k: too saturated for plain sums. */            \
+  extern "C" long pull_back_##Real(const Real *p, const Real *g, long stride, Real *out, long rows, long n, const double *k,     \
+                                   long k_step, const double *t, long t_step, double resolved, double *mean, int threads) {      \
+    return pull_back_rows<Real>(p, g, stride, out, rows, n, k, k_step, t, t_step, resolved, mean, threads);                      \
+  }
+SPARSEK_EXPORT(float)
+SPARSEK_EXPORT(double)
