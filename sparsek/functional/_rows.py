@@ -60,7 +60,9 @@ def scale_column(name: str, scale: float | Tensor, scores: Tensor, dtype: torch.
         except RuntimeError:
             fits = False
         if not fits:
-            raise ValueError(f"{name} of shape {tuple(scale.shape)} does not broadcast to the batch {tuple(batch)}")
+            raise ValueError(
+                f"{name} of shape {tuple(scale.shape)} does not broadcast to the batch shape {tuple(batch)}"
+            )
     return column(scale, scores, dtype)
 
 

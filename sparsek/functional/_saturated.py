@@ -25,6 +25,9 @@ BRACKETED_PASSES = 120
 _BEYOND = 40.0
 """Distance in temperatures at which a row with k = 0 or k = n puts its threshold: σ(-40) = 4e-18."""
 
+_NEAR = 8.0
+"""Distance in temperatures of a threshold from its pivot up to which rounding does not matter."""
+
 
 class _Residual(NamedTuple):
     """Sums over a row at a threshold, float64 (rows, 1)."""
@@ -74,9 +77,8 @@ def solve_counted(
     free = k - counts.certain
     inside = (free > 0) & (free < units)
     start = torch.where(start.isfinite(), start, counts.total / units)
-    pivot = start.to(x.dtype)
-    shift, found = _refine(scores - pivot, free, units, temperature, start - pivot, SIGNED_PASSES, across)
-    open_rows = (inside & ~found).squeeze(1).nonzero().squeeze(1)
+    pivot, shift, found = _solve_signed(scores, free, units, temperature, start, across, ~inside)
+    open_rows = (~found).squeeze(1).nonzero().squeeze(1)
     if open_rows.numel():
         part = (scores[open_rows], free[open_rows], units[open_rows], _rows_of(temperature, open_rows))
         pivot[open_rows], shift[open_rows] = _solve_bracketed(*part, across)
@@ -88,6 +90,32 @@ def solve_counted(
     wrong = ~((free >= 0) & (free <= units)) | (counts.broken > 0)
     probs = probs.masked_fill(wrong, math.nan).masked_fill(x == -math.inf, 0.0)
     return torch.where((x == math.inf) & ~wrong, 1.0, probs), (pivot + shift).masked_fill(wrong, math.nan)
+
+
+def _solve_signed(
+    x: Tensor,
+    k: Tensor,
+    units: Tensor,
+    temperature: float | Tensor,
+    start: Tensor,
+    across: Reduction,
+    found: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Threshold as pivot + shift, and whether it is found.
+
+    A score is rounded by its distance from the pivot: where the threshold is found far from the start, the pivot follows it and
+    a pass or two repeat.
+    """
+    pivot = start.to(x.dtype)
+    shift, found = _refine(x - pivot, k, units, temperature, start - pivot, SIGNED_PASSES, across, found=found)
+    far = found & (shift.abs() > _NEAR * temperature)
+    if bool(far.any()):
+        moved = torch.where(far, (pivot + shift).to(x.dtype), pivot)
+        shift = shift + (pivot.double() - moved)
+        pivot = moved
+        shift, found_again = _refine(x - pivot, k, units, temperature, shift, SIGNED_PASSES, across, found=~far)
+        found = found & found_again
+    return pivot, shift, found
 
 
 def _remove_rounding(probs: Tensor, k: Tensor, across: Reduction) -> None:
@@ -143,14 +171,17 @@ def _refine(
     across: Reduction,
     low: Tensor | None = None,
     high: Tensor | None = None,
+    found: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Newton on the logit of the mean, kept inside (low, high); bisection where two passes did not halve the bracket."""
     accurate = precision(x.dtype).newton
     low = torch.full_like(threshold, -math.inf) if low is None else low
     high = torch.full_like(threshold, math.inf) if high is None else high
     earlier = previous = torch.full_like(threshold, math.inf)
-    found = torch.zeros_like(threshold, dtype=torch.bool)
+    found = torch.zeros_like(threshold, dtype=torch.bool) if found is None else found
     for _ in range(passes):
+        if bool(found.all()):
+            break
         sums = _residual(x, threshold, temperature, across)
         excess = (sums.above - k) + (sums.lower - sums.upper)
         step = _newton(excess, sums, k, units)
@@ -166,8 +197,6 @@ def _refine(
         threshold = torch.where(found, threshold, torch.where(done, settled, moved))
         earlier, previous = previous, width
         found = done
-        if bool(found.all()):
-            break
     return threshold, found
 
 
@@ -211,9 +240,9 @@ def _limits(
     none, every = k == 0, k == units
     if not bool((none | every).any()):
         return pivot, shift
-    least = -across.largest(torch.where(finite, -x, -math.inf).amax(-1, keepdim=True))
-    most = across.largest(x.amax(-1, keepdim=True))
-    pivot = torch.where(none, most, torch.where(every, least, pivot))
+    ends = torch.cat((torch.where(finite, -x, -math.inf).amax(-1, keepdim=True), x.amax(-1, keepdim=True)), -1)
+    least, most = across.largest(ends).split(1, -1)
+    pivot = torch.where(none, most, torch.where(every, -least, pivot))
     shift = torch.where(none, _BEYOND * temperature, torch.where(every, -_BEYOND * temperature, shift))
     empty = units == 0
     return pivot.masked_fill(empty, 0.0), shift.masked_fill(empty, 0.0)
