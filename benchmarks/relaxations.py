@@ -1,93 +1,118 @@
-"""Time every relaxation, and two public peers, against `torch.softmax`: `python benchmarks/relaxations.py`.
+"""Time the relaxations against `torch.softmax`: `python benchmarks/relaxations.py`, with `--device cuda` on a GPU.
 
-Writes benchmarks/results/relaxations-cpu.csv (or -cuda) and prints the tables. Scores are standard normal, float32; k = n // 16.
+Two parts. "sigmoid_topk" times every execution of sigmoid top-k alone with softmax; "relaxations" times every relaxation, hard
+top-k and public peers, as tensor operations and in native code, all in turn. Scores are standard normal; k = n // 16. Prints the
+tables and writes a results file a part.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
-from timing import SHAPES, Timing, against_softmax, forward_backward, markdown, one_thread, write_csv
+from bandwidth import rotation
+from command import arguments, finish
+from comparison import SOFTMAX, compare, directed
+from environment import pin
+from executions import Execution, chosen
+from operators import missing_peers, peers, references, relaxations
+from results import Row
+from targets import LARGE_DATA, SHAPES, Shape
+from timing import DIRECTIONS, stopwatch_of
 from torch import Tensor
 
-from sparsek.functional import (
-    lapsum_topk,
-    perturbed_topk,
-    project_capped_simplex,
-    scaled_sigmoid,
-    sigmoid_topk,
-    sinkhorn_topk,
-    successive_softmax,
-    topk_mask,
+from sparsek.functional import sigmoid_topk
+
+_SMALL, _LARGE = LARGE_DATA // 4, LARGE_DATA
+LONG = ((1, 10**6), (1, 10**7))
+CUDA_SHAPES = (
+    *((_SMALL // n, n) for n in (64, 256, 1024, 4096, 16_384)),
+    *((_LARGE // n, n) for n in (64, 1024, 16_384)),
+    *LONG,
 )
-
-DIRECTIONS = ("forward", "forward+backward")
-LARGE = 10**8
-
-
-def operators(k: int) -> dict[str, tuple[Callable[[Tensor], Tensor], int]]:
-    """Every operator at this k, with the largest rows·n·k it is timed at."""
-    chosen: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
-        "sigmoid_topk": (partial(sigmoid_topk, k=k), LARGE),
-        "sigmoid_topk(hard=True)": (partial(sigmoid_topk, k=k, hard=True), LARGE),
-        "topk_mask": (partial(topk_mask, k=k), LARGE),
-        "project_capped_simplex": (partial(project_capped_simplex, k=k), LARGE),
-        "lapsum_topk": (partial(lapsum_topk, k=k), LARGE),
-        "scaled_sigmoid": (partial(scaled_sigmoid, k=k), LARGE),
-        "sinkhorn_topk": (partial(sinkhorn_topk, k=k), LARGE),
-        "successive_softmax": (partial(successive_softmax, k=k), LARGE // k),
-        "perturbed_topk": (partial(perturbed_topk, k=k), 10**5),
-    }
-    if importlib.util.find_spec("entmax") is None:
-        return chosen
-    entmax = importlib.import_module("entmax")
-    chosen["entmax.sparsemax (k = 1)"] = (entmax.sparsemax, LARGE)
-    chosen["entmax.budget_bisect"] = (partial(entmax.budget_bisect, budget=k), LARGE)
-    return chosen
+"""64 MB of float32 in rows of 64 to 16,384, 256 MB in some of them, and one long row."""
+CUDA_SHAPES_OF_ALL = (*((_SMALL // n, n) for n in (64, 1024, 16_384)), LONG[0])
 
 
-def measure(shapes: list[tuple[int, int]], only: list[str] | None, budget: float, device: str) -> list[Timing]:
-    """Time every operator, or those named, both ways, at every shape it is meant for."""
-    timings: list[Timing] = []
-    for rows, n in shapes:
-        scores = torch.randn(rows, n, generator=torch.Generator().manual_seed(n)).to(device)
-        k = max(n // 16, 1)
+def scores(shape: Shape, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Return standard normal scores, on a GPU several of them."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(shape[1]))
+    return rotation(values.to(device, dtype))
+
+
+def executions_alone(
+    shapes: Iterable[Shape], executions: list[Execution], dtype: torch.dtype, device: str, budget: float
+) -> Iterator[Row]:
+    """Time sigmoid top-k in every execution. On the CPU each is alone with softmax, so that neither finds the caches cold."""
+    stopwatch = stopwatch_of(device)
+    groups = [[execution] for execution in executions] if device == "cpu" else [executions]
+    for shape in shapes:
+        inputs, k = scores(shape, dtype, device), max(shape[1] // 16, 1)
+        function = partial(sigmoid_topk, k=k)
         for direction in DIRECTIONS:
-            calls = {}
-            for name, (operator, most) in operators(k).items():
-                if (
-                    rows * n > most
-                    or (only and name not in only)
-                    or (direction == "forward+backward" and name == "topk_mask")
-                ):
-                    continue
-                forward = direction == "forward"
-                calls[name] = partial(operator, scores) if forward else forward_backward(operator, scores)
-            timings += against_softmax(calls, scores, direction, budget)
-            print(markdown(timings[-len(calls) - 1 :], direction), flush=True)
-    return timings
+            for group in groups:
+                calls = directed({("sigmoid_topk", e.value): function for e in group}, inputs, direction)
+                rows = compare(calls, inputs, k, stopwatch, direction=direction, budget=budget)
+                yield from (row for row in rows if device != "cpu" or row.key != SOFTMAX)
 
 
-def main() -> None:
-    """Parse the arguments, measure, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", type=float, default=1.0, help="seconds per operator and shape")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", nargs="*", help="names of operators, as in the table; default: all")
-    parser.add_argument("--name", default="relaxations", help="of the results file")
-    parser.add_argument("--shapes", nargs="*", type=int, help="indices into the list of shapes; default: all")
-    arguments = parser.parse_args()
-    one_thread()
-    shapes = list(SHAPES) if arguments.shapes is None else [SHAPES[i] for i in arguments.shapes]
-    timings = measure(shapes, arguments.only, arguments.budget, arguments.device)
-    path = Path(__file__).parent / "results" / f"{arguments.name}-{arguments.device}.csv"
-    write_csv(path, timings)
-    print(*(markdown(timings, direction) for direction in DIRECTIONS), path, sep="\n\n")
+def all_in_turn(
+    shapes: Iterable[Shape],
+    executions: list[Execution],
+    device: str,
+    budget: float,
+    only: Sequence[str] | None,
+) -> Iterator[Row]:
+    """Time every relaxation, hard top-k and the peers."""
+    stopwatch = stopwatch_of(device)
+    for shape in shapes:
+        inputs, k = scores(shape, torch.float32, device), max(shape[1] // 16, 1)
+        for direction in DIRECTIONS:
+            calls = directed(_functions(shape, k, direction, executions, only), inputs, direction)
+            yield from compare(calls, inputs, k, stopwatch, direction=direction, budget=budget)
+
+
+def _functions(
+    shape: Shape, k: int, direction: str, executions: list[Execution], only: Sequence[str] | None
+) -> dict[tuple[str, str], partial[Tensor]]:
+    kept = [e for e in executions if e is not Execution.COMPILED]
+    own = {(name, e.value): operator for name, operator in relaxations(k).items() for e in kept if _ours(name, e)}
+    others = {(name, "eager"): operator for name, operator in (references(k) | peers(shape[1], k)).items()}
+    return {
+        key: operator.function
+        for key, operator in (own | others).items()
+        if operator.fits(*shape, direction) and (not only or key[0] in only)
+    }
+
+
+def _ours(name: str, execution: Execution) -> bool:
+    """Whether an operator has an execution of its own kind: sigmoid top-k has all, the others are tensor operations."""
+    return execution is Execution.EAGER or name.startswith("sigmoid_topk")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the arguments, measure, write, print."""
+    parser = arguments(__doc__)
+    parser.add_argument("--parts", nargs="*", default=["sigmoid_topk", "relaxations"])
+    parser.add_argument("--dtypes", nargs="*", help="of sigmoid_topk; default: float32, on a GPU bfloat16 too")
+    parser.add_argument("--only", nargs="*", help="names of the relaxations, as in the table")
+    given = parser.parse_args(words)
+    cuda = given.device == "cuda"
+    if not cuda:
+        pin()
+    executions = chosen(given.executions, given.device)
+    if "sigmoid_topk" in given.parts:
+        shapes = given.shapes or (CUDA_SHAPES if cuda else SHAPES)
+        names = given.dtypes or (["float32", "bfloat16"] if cuda else ["float32"])
+        found = (executions_alone(shapes, executions, getattr(torch, d), given.device, given.budget) for d in names)
+        finish("sigmoid_topk", (row for rows in found for row in rows), given.device, given.out)
+    if "relaxations" in given.parts:
+        for name in missing_peers():
+            print(f"skipped {name}: it is not installed")
+        shapes = given.shapes or (CUDA_SHAPES_OF_ALL if cuda else SHAPES)
+        rows = all_in_turn(shapes, executions, given.device, given.budget, given.only)
+        finish("relaxations", rows, given.device, given.out)
 
 
 if __name__ == "__main__":

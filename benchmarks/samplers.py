@@ -1,25 +1,33 @@
-"""Time one draw of every design against `torch.softmax`: `python benchmarks/samplers.py`.
+"""Time one draw of every design against `torch.softmax`: `python benchmarks/samplers.py`, with `--device cuda` on a GPU.
 
-Writes benchmarks/results/samplers-cpu.csv and prints the table. k = n // 16; π is `pps` of lognormal sizes, in float32.
+k = n // 16; π is `pps` of lognormal sizes, in float32. The systematic and the pivotal design are timed in every execution, the
+others as tensor operations. On the CPU the two are timed against R's package `sampling` too, where it is installed (r_sampling.py).
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
+import r_sampling
 import torch
-from timing import SHAPES, Timing, against_softmax, markdown, one_thread, write_csv
+from bandwidth import rotation
+from command import arguments, finish
+from comparison import compare, directed
+from environment import pin
+from executions import Execution, Key, chosen
+from results import Row
+from targets import SHAPES, Shape
+from timing import stopwatch_of
 from torch import Tensor
 
 from sparsek.functional import pps
 from sparsek.sampling import Brewer, ConditionalPoisson, Design, Pareto, Pivotal, Poisson, Sampford, Systematic
 
 LIMITS: dict[Design, tuple[int, int]] = {
-    Systematic(): (1_000_000, 10**8),
+    Systematic(): (10**7, 10**8),
     Systematic(shuffle=True): (1_000_000, 10**8),
-    Pivotal(): (1_000_000, 10**8),
+    Pivotal(): (10**7, 10**8),
     Pivotal(shuffle=True): (1_000_000, 10**8),
     Poisson(): (1_000_000, 10**8),
     Pareto(): (1_000_000, 10**8),
@@ -29,43 +37,62 @@ LIMITS: dict[Design, tuple[int, int]] = {
 }
 """Design to the largest n and the largest rows·n it is timed at."""
 
+FUSED = (Systematic(), Pivotal())
+"""Designs that have executions other than tensor operations."""
 
-def probabilities(rows: int, n: int) -> tuple[Tensor, int]:
-    """Return inclusion probabilities (rows, n) and their sum."""
-    k = max(n // 16, 1)
-    sizes = torch.randn(rows, n, generator=torch.Generator().manual_seed(n)).exp()
-    return pps(sizes, k), k
+CUDA_SHAPES = ((65_536, 128), (262_144, 64), (1024, 16_384), (1, 10**6), (1, 10**7))
 
 
-def draw(design: Design, probs: Tensor, k: int) -> Callable[[], Tensor]:
-    """Return a call that makes one draw."""
-    return lambda: design.sample(probs, k=k)
+def probabilities(shape: Shape, device: str, k: int | None = None) -> tuple[Tensor, int]:
+    """Return inclusion probabilities and their sum, n // 16 by default."""
+    k = k or max(shape[1] // 16, 1)
+    sizes = torch.randn(shape, generator=torch.Generator().manual_seed(shape[1])).exp()
+    return pps(sizes.to(device), k), k
 
 
-def measure(shapes: list[tuple[int, int]], budget: float) -> list[Timing]:
+def label(design: Design) -> str:
+    """Return the name of a design in the table."""
+    return str(design).replace("shuffle=False", "")
+
+
+def draws(shape: Shape, k: int, executions: Iterable[Execution]) -> dict[Key, Callable[[Tensor], Tensor]]:
+    """Return a draw of every design meant for this shape, in every execution it has."""
+    rows, n = shape
+    return {
+        (label(design), execution.value): partial(draw, design, k)
+        for design, (most_n, most) in LIMITS.items()
+        for execution in executions
+        if n <= most_n and rows * n <= most and (execution is Execution.EAGER or design in FUSED)
+    }
+
+
+def draw(design: Design, k: int, probs: Tensor) -> Tensor:
+    """Make one draw."""
+    return design.sample(probs, k=k)
+
+
+def measure(shapes: Iterable[Shape], executions: list[Execution], device: str, budget: float) -> Iterator[Row]:
     """Time every design at every shape it is meant for."""
-    timings: list[Timing] = []
-    for rows, n in shapes:
-        probs, k = probabilities(rows, n)
-        calls = {
-            str(design).replace("shuffle=False", ""): draw(design, probs, k)
-            for design, (most_n, most) in LIMITS.items()
-            if n <= most_n and rows * n <= most
-        }
-        timings += against_softmax(calls, probs, budget=budget)
-        print(markdown(timings[-len(calls) - 1 :]), flush=True)
-    return timings
+    stopwatch = stopwatch_of(device)
+    for shape in shapes:
+        probs, k = probabilities(shape, device)
+        inputs = rotation(probs)
+        yield from compare(
+            directed(draws(shape, k, executions), inputs, "forward"), inputs, k, stopwatch, budget=budget
+        )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", type=float, default=1.0, help="seconds per design and shape")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "samplers-cpu.csv")
-    arguments = parser.parse_args()
-    one_thread()
-    timings = measure([*SHAPES], arguments.budget)
-    write_csv(arguments.out, timings)
-    print(markdown(timings))
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the arguments, measure, write, print."""
+    given = arguments(__doc__).parse_args(words)
+    cuda = given.device == "cuda"
+    if not cuda:
+        pin()
+    executions = chosen(given.executions, given.device)
+    shapes = given.shapes or (CUDA_SHAPES if cuda else SHAPES)
+    finish("samplers", measure(shapes, executions, given.device, given.budget), given.device, given.out)
+    if not cuda:
+        r_sampling.main(words)
 
 
 if __name__ == "__main__":

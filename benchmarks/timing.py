@@ -1,129 +1,152 @@
-"""Interleaved timings on one thread, as ratios to `torch.softmax` on a tensor of the same shape in the same run.
+"""Medians of interleaved calls: every round runs every call once, so that a slow spell of the machine falls on all alike.
 
-On the CPU the clock is the processor time of this process (user and system): the wall time of one thread
-on a quiet machine and leaves out the time in which another process had the core. On CUDA it is the wall time.
+On the CPU the clock is the processor time of this process (user and system): the wall time of one thread on a quiet
+machine, without the time in which another process had the core. On CUDA it is the device time between two events.
 """
 
 from __future__ import annotations
 
-import csv
+import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import cycle
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-SHAPES = ((1, 1_000), (1, 10_000), (1, 100_000), (1, 1_000_000), (1024, 64), (4096, 128), (256, 16384))
-FIELDS = ("operation", "rows", "n", "direction", "seconds", "softmax_seconds", "ratio", "repeats", "torch", "device")
+Key = TypeVar("Key", bound=Hashable)
 
 
-class Timing(NamedTuple):
-    """One row of a table."""
+class Call(NamedTuple):
+    """Something to time."""
 
-    operation: str
-    rows: int
-    n: int
-    direction: str
+    run: Callable[[], object]
+    context: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Entered before a stretch of runs, outside of the clock."""
+
+
+class Median(NamedTuple):
+    """The median seconds of a call, over so many rounds."""
+
     seconds: float
-    softmax_seconds: float
-    ratio: float
-    repeats: int
-    torch: str
-    device: str
+    rounds: int
 
 
-def one_thread() -> None:
-    """Pin torch to one thread; call it before any work."""
-    torch.set_num_threads(1)
+class Stopwatch(Protocol):
+    """Times `loops` runs of a call and returns the seconds of one."""
+
+    stretch: float
+    """Seconds that a measured stretch lasts at least: a shorter call is run several times in it."""
+
+    def __call__(self, run: Callable[[], object], loops: int) -> float:
+        """Return the seconds of one run."""
+        ...
 
 
-def forward_backward(function: Callable[[Tensor], Tensor], input: Tensor) -> Callable[[], None]:
-    """Return a call that runs `function` on `input` and sends a fixed gradient back."""
-    leaf = input.detach().requires_grad_()
-    gradient = torch.randn_like(function(leaf))
+def interleave(
+    calls: Mapping[Key, Call], stopwatch: Stopwatch, budget: float = 1.0, least: int = 5, most: int = 201
+) -> dict[Key, Median]:
+    """Return the median of each call; `budget` seconds go to each of them on average, beyond the `least` rounds."""
+    loops = {key: _stretch(call, stopwatch) for key, call in calls.items()}
+    once = sum(_timed(call, stopwatch, loops[key]) * loops[key] for key, call in calls.items())
+    rounds = max(least, min(most, int(budget * len(calls) / max(once, 1e-9))))
+    times: dict[Key, list[float]] = {key: [] for key in calls}
+    with _own_collection():
+        for _ in range(rounds):
+            gc.collect()
+            for key, call in calls.items():
+                times[key].append(_timed(call, stopwatch, loops[key]))
+    return {key: Median(statistics.median(values), rounds) for key, values in times.items()}
 
-    def run() -> None:
-        torch.autograd.grad(function(leaf), leaf, gradient)
+
+class ProcessorTime:
+    """Processor seconds of one run, averaged over `loops` of them."""
+
+    stretch = 2e-3
+
+    def __call__(self, run: Callable[[], object], loops: int) -> float:
+        """Return the mean over the loops."""
+        start = time.process_time()
+        for _ in range(loops):
+            run()
+        return (time.process_time() - start) / loops
+
+
+class CudaEvents:
+    """Device seconds of one run: the median over `loops` runs, each between two events of its own.
+
+    Before each run a gigabyte is set to zero. That evicts the L2 cache, and while it lasts the host queues the kernels
+    of the run, so that the events time the device and not the launches (as long as the run does not wait for the device).
+    """
+
+    stretch = 0.0
+
+    def __init__(self, flush_bytes: int = 2**30) -> None:
+        self._flush = torch.empty(flush_bytes, dtype=torch.uint8, device="cuda")
+
+    def __call__(self, run: Callable[[], object], loops: int) -> float:
+        """Return the median over the loops."""
+        pairs = [tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)) for _ in range(loops)]
+        for start, end in pairs:
+            self._flush.zero_()
+            start.record()
+            run()
+            end.record()
+        torch.cuda.synchronize()
+        return statistics.median(start.elapsed_time(end) for start, end in pairs) / 1e3
+
+
+def stopwatch_of(device: str) -> Stopwatch:
+    """Return the clock of a device."""
+    return CudaEvents() if device == "cuda" else ProcessorTime()
+
+
+def forward(function: Callable[[Tensor], Tensor], inputs: list[Tensor]) -> Callable[[], Tensor]:
+    """Return a call that runs `function` on the next of `inputs`, round and round."""
+    turn = cycle(inputs)
+    return lambda: function(next(turn))
+
+
+def forward_backward(function: Callable[[Tensor], Tensor], inputs: list[Tensor]) -> Callable[[], Tensor]:
+    """Return a call that runs `function` on the next of `inputs` and sends a gradient back, drawn in the first run."""
+    turn = cycle([x.detach().requires_grad_() for x in inputs])
+    gradients: list[Tensor] = []
+
+    def run() -> Tensor:
+        leaf = next(turn)
+        output = function(leaf)
+        if not gradients:
+            gradients.append(torch.randn_like(output))
+        return torch.autograd.grad(output, leaf, gradients)[0]
 
     return run
 
 
-def interleave(
-    calls: Mapping[str, Callable[[], object]], budget: float = 2.0, least: int = 5, most: int = 201
-) -> tuple[dict[str, float], int]:
-    """Return the median seconds of each call, and the number of rounds.
-
-    Every round runs every call once, so that a slow spell of the machine falls on all of them alike. A call shorter
-    than the clock's noise is run several times per round. `budget` seconds go to each call on average.
-    """
-    loops = {name: _loops(call) for name, call in calls.items()}
-    once = sum(_seconds(call, loops[name]) * loops[name] for name, call in calls.items())
-    rounds = max(least, min(most, int(budget * len(calls) / max(once, 1e-9))))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(_seconds(call, loops[name]))
-    return {name: statistics.median(values) for name, values in times.items()}, rounds
+DIRECTIONS = {"forward": forward, "forward+backward": forward_backward}
 
 
-def against_softmax(
-    calls: Mapping[str, Callable[[], object]], input: Tensor, direction: str = "forward", budget: float = 2.0
-) -> list[Timing]:
-    """Time `calls` interleaved with `torch.softmax(input, -1)` in the same direction ("forward", "forward+backward")."""
-    softmax = partial(torch.softmax, dim=-1)
-    reference = partial(softmax, input) if direction == "forward" else forward_backward(softmax, input)
-    medians, rounds = interleave({"torch.softmax": reference, **calls}, budget)
-    base = medians["torch.softmax"]
-    rows, n = input.shape[:-1].numel(), input.shape[-1]
-    device = torch.cuda.get_device_name() if input.is_cuda else "cpu, 1 thread"
-    return [
-        Timing(name, rows, n, direction, seconds, base, seconds / base, rounds, torch.__version__, device)
-        for name, seconds in medians.items()
-    ]
+def _timed(call: Call, stopwatch: Stopwatch, loops: int) -> float:
+    with call.context():
+        return stopwatch(call.run, loops)
 
 
-def write_csv(path: Path, timings: Iterable[Timing]) -> None:
-    """Write the timings, one a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(FIELDS)
-        for t in timings:
-            writer.writerow([f"{value:.4g}" if isinstance(value, float) else value for value in t])
+def _stretch(call: Call, stopwatch: Stopwatch) -> int:
+    """Return how many runs make a measurable stretch. The first run warms up."""
+    _timed(call, stopwatch, 1)
+    return max(1, int(stopwatch.stretch / max(_timed(call, stopwatch, 1), 1e-9)))
 
 
-def markdown(timings: Sequence[Timing], direction: str = "forward") -> str:
-    """Return a table of the ratios to softmax: an operation per line, a shape per column; "–" where it was not run."""
-    chosen = [t for t in timings if t.direction == direction]
-    shapes = list(dict.fromkeys((t.rows, t.n) for t in chosen))
-    cells = {(t.operation, t.rows, t.n): t.ratio for t in chosen}
-    base = {(t.rows, t.n): t.softmax_seconds for t in chosen}
-    lines = ["| " + " | ".join([f"{direction} / softmax", *[f"({r}, {n})" for r, n in shapes]]) + " |"]
-    lines.append("|---" * (len(shapes) + 1) + "|")
-    lines.append("| " + " | ".join(["torch.softmax, ms", *[f"{1e3 * base[s]:.3g}" for s in shapes]]) + " |")
-    for name in dict.fromkeys(t.operation for t in chosen if t.operation != "torch.softmax"):
-        values = [f"{cells[(name, *s)]:.3g}" if (name, *s) in cells else "–" for s in shapes]
-        lines.append("| " + " | ".join([name, *values]) + " |")
-    return "\n".join(lines)
-
-
-def _seconds(call: Callable[[], object], loops: int) -> float:
-    """Return the seconds of one call, averaged over `loops` of them."""
-    cuda = torch.cuda.is_available()
-    clock = time.perf_counter if cuda else time.process_time
-    start = clock()
-    for _ in range(loops):
-        call()
-    if cuda:
-        torch.cuda.synchronize()
-    return (clock() - start) / loops
-
-
-def _loops(call: Callable[[], object], least: float = 2e-3) -> int:
-    """Return how many calls make a measurable stretch of time. The first call warms up."""
-    call()
-    return max(1, int(least / max(_seconds(call, 1), 1e-9)))
+@contextmanager
+def _own_collection() -> Iterator[None]:
+    """Garbage is collected by hand between rounds, and what is alive now is not searched for it: that makes it cheap."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
