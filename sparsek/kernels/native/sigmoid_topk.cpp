@@ -151,9 +151,12 @@ template <typename Real> struct Row : Vectors<Real> {
       const double ratio = missing > 0 ? (missing + root) / (2 * s.lower) : 2 * s.upper / (root - missing);
       if (ratio > 0 && std::isfinite(ratio)) return std::log(ratio);
     }
-    const double total = k + residual, odds = total * (n - k) / (k * (n - total));
-    const double distance = std::fabs(residual) < 0.1 * k ? std::log1p(residual / k) - std::log1p(-residual / (n - k)) : std::log(odds);
-    return -distance * total * (n - total) / (s.slope * n);
+    // Of a saturated row, k + residual rounds to 0 or n, where a step would be 0.
+    const double small = is_signed ? s.lower - s.upper : 0, total = s.total + small, rest = (n - s.total) - small;
+    const double distance = std::fabs(residual) < 0.1 * std::fmin(k, n - k)
+                                ? std::log1p(residual / k) - std::log1p(-residual / (n - k))
+                                : std::log(total / k) - std::log(rest / (n - k));
+    return -distance * total * rest / (s.slope * n);
   }
 
   // Add to every logit `by`, by the Taylor series of the sigmoid.
