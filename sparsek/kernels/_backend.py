@@ -7,7 +7,6 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,6 +25,9 @@ class Backend(enum.Enum):
 
 _VARIABLE = "SPARSEK_BACKENDS"
 _SINGLE = (torch.float32, torch.float16, torch.bfloat16)
+# Constants, because a compiler traces through a cached function, with a warning.
+_FOUND = importlib.util.find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _from_environment() -> frozenset[Backend]:
@@ -74,18 +76,12 @@ def triton_takes(x: Tensor) -> bool:
     """Whether a Triton kernel runs on this tensor: on CUDA, or on the CPU under Triton's interpreter (`TRITON_INTERPRET=1`)."""
     if Backend.TRITON not in _Choice.allowed or x.dtype not in _SINGLE:
         return False
-    return (x.is_cuda or (x.device.type == "cpu" and _interpreted())) and triton_found()
+    return (x.is_cuda or (x.device.type == "cpu" and _INTERPRETED)) and _FOUND
 
 
-@cache
 def triton_found() -> bool:
     """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
-
-
-@cache
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return _FOUND
 
 
 def allows(backend: Backend) -> bool:
