@@ -101,21 +101,21 @@ def _solve_signed(
     across: Reduction,
     found: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Threshold as pivot + shift, and whether it is found.
+    """Threshold as pivot + shift, and whether it is found now, or was before.
 
     A score is rounded by its distance from the pivot: where the threshold is found far from the start, the pivot follows it and
     a pass or two repeat.
     """
     pivot = start.to(x.dtype)
-    shift, found = _refine(x - pivot, k, units, temperature, start - pivot, SIGNED_PASSES, across, found=found)
-    far = found & (shift.abs() > _NEAR * temperature)
+    shift, settled = _refine(x - pivot, k, units, temperature, start - pivot, SIGNED_PASSES, across, found=found)
+    nearer = (pivot + shift).to(x.dtype)
+    far = settled & ~found & (shift.abs() > _NEAR * temperature) & (nearer != pivot)
     if bool(far.any()):
-        moved = torch.where(far, (pivot + shift).to(x.dtype), pivot)
-        shift = shift + (pivot.double() - moved)
-        pivot = moved
-        shift, found_again = _refine(x - pivot, k, units, temperature, shift, SIGNED_PASSES, across, found=~far)
-        found = found & found_again
-    return pivot, shift, found
+        shift = torch.where(far, shift + (pivot.double() - nearer), shift)
+        pivot = torch.where(far, nearer, pivot)
+        shift, again = _refine(x - pivot, k, units, temperature, shift, SIGNED_PASSES, across, found=~far)
+        settled = settled & again
+    return pivot, shift, settled
 
 
 def _remove_rounding(probs: Tensor, k: Tensor, across: Reduction) -> None:
