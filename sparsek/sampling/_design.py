@@ -89,9 +89,7 @@ class Design(ABC):
         """Draw as :meth:`sample` does, and keep what :meth:`log_prob` needs to score the draw."""
         shape = checked_shape(sample_shape)
         with torch.no_grad():
-            rows = as_rows(probs, k, self.fixed_size)
-            taken = self._sample(rows.probs, rows.size, shape.numel(), generator)
-            sample = rows.poison(as_number(taken[..., : rows.n], probs.dtype), 1)
+            sample = self._draw(probs, k, shape.numel(), generator)
         return Draw(sample.reshape(shape + probs.shape), None)
 
     def log_prob(self, probs: Tensor, sample: Tensor | Draw, *, k: float | Tensor | None = None) -> Tensor:
@@ -142,6 +140,12 @@ class Design(ABC):
         pairs = self._joint(rows.probs, rows.size)[..., :n, :n]
         pairs = pairs.diagonal_scatter(rows.probs[..., :n], dim1=-2, dim2=-1)
         return rows.poison(pairs.to(probs.dtype), 2).reshape(*probs.shape, n)
+
+    def _draw(self, probs: Tensor, k: float | Tensor | None, draws: int, generator: torch.Generator | None) -> Tensor:
+        """Return samples of each row of `probs`, (draws, rows, n) in its dtype. A design with a kernel asks it first."""
+        rows = as_rows(probs, k, self.fixed_size)
+        taken = self._sample(rows.probs, rows.size, draws, generator)
+        return rows.poison(as_number(taken[..., : rows.n], probs.dtype), 1)
 
     @abstractmethod
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ._kernels import arguments, kernels_take
 from ._rows import as_number
 from ._shuffle import Shuffled
+
+LONGEST = 2**24 - 1
+"""Rows of more units are drawn by tensor operations."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,14 @@ class Pivotal(Shuffled):
 
     shuffle: bool = False
     smooth: ClassVar[bool] = False
+
+    def _draw(self, probs: Tensor, k: float | Tensor | None, draws: int, generator: torch.Generator | None) -> Tensor:
+        if not kernels_take(probs, LONGEST):
+            return super()._draw(probs, k, draws, generator)
+        from sparsek.kernels.triton._pivotal import pivotal_sample  # noqa: PLC0415 - loads Triton
+
+        sample: Tensor = pivotal_sample(*arguments(probs, k, draws, generator))
+        return sample
 
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
         rounds, weight = [], probs

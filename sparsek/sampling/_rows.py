@@ -34,28 +34,30 @@ class Rows(NamedTuple):
         return output.masked_fill(~self.valid.reshape(-1, *[1] * unit_dims), torch.nan)
 
 
-def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool) -> Rows:
+def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool, look: bool = True) -> Rows:
     """Check `probs` and `k`, flatten to rows, settle each row's sum and append the phantom unit where it is needed.
 
     The size of a row is `k` where given, else its sum, which counts as a whole number when it is as near to one as
     :func:`tolerance` says. What the sum then misses is spread in proportion to $π_i (1 - π_i)$ (entries of 0 and 1 keep
     their value). The phantom has $π = ⌈k⌉ - k$; in rows with a whole k it has π = 0, which changes nothing.
+
+    Without `look` no value of a tensor is looked at, which would wait for the device: a bad row is then not valid.
     """
     check_floating("probs", probs)
     check_dim("probs", probs, -1)
     batch, n = probs.shape[:-1], probs.shape[-1]
     if k is not None:
-        check_k(k, batch, n)
+        check_k(k, batch, n if look or not isinstance(k, Tensor) else None)
     work = probs.to(working_dtype(probs.device)).reshape(batch.numel(), n)
     total = work.sum(-1)
     target = _target(total, k, batch, tolerance(probs.dtype, given=False))
     miss = (target - total).detach()
     excess = miss.abs() / (tolerance(probs.dtype, given=True) * target.detach().clamp(min=1))
     if not fixed_size:
-        return Rows(work, total.detach(), n, _check(probs, work, target, excess)[0])
+        return Rows(work, total.detach(), n, _check(probs, work, target, excess, look=look)[0])
     size = target.detach().ceil()
     phantom = size - target
-    valid, settled, fractional = _check(probs, work, target, excess, phantom.detach())
+    valid, settled, fractional = _check(probs, work, target, excess, phantom.detach(), look=look)
     if isinstance(k, int | float):
         fractional = k != int(k)
     if not settled:
@@ -96,13 +98,13 @@ def _target(total: Tensor, k: float | Tensor | None, batch: torch.Size, near: fl
 
 
 def _check(
-    probs: Tensor, work: Tensor, target: Tensor, excess: Tensor, phantom: Tensor | None = None
+    probs: Tensor, work: Tensor, target: Tensor, excess: Tensor, phantom: Tensor | None = None, *, look: bool
 ) -> tuple[Tensor | None, bool, bool]:
     """Return (valid rows or None, whether sums are exact, whether a phantom is needed); raise where values show.
 
     One look at the device for all questions.
     """
-    if not values_visible(probs):
+    if not (look and values_visible(probs)):
         inside = ((work >= 0) & (work <= 1)).all(-1)
         return inside & (excess <= 1), False, True
     if probs.numel() == 0:
