@@ -65,7 +65,7 @@ def solve_implicitly(x: Tensor, k: float | Tensor, scale: float | Tensor, shape:
         shape: Φ.
     """
     probs: Tensor
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:  # a mode that traces or fakes
         probs, _ = _solve_op(x, _as_tensor(k, x), _as_tensor(scale, x), shape.name)
     elif torch._C._are_functorch_transforms_active():
         probs, _ = _Transformable.apply(x, k, scale, shape)

@@ -9,6 +9,9 @@ Three stages, each only for the rows that the one before left open:
    counted and only the small side of every sigmoid is summed, so the residual is accurate however hard the selection is.
 3. *Bracketed passes* between order statistics of the row, Newton where it halves the bracket and bisection where it does not.
 
+On the CPU, C++ makes all three (see sparsek/kernels/native/sigmoid_topk.cpp) and leaves to these only rows at the limits of k or
+of double precision.
+
 A row takes at most :data:`MAX_PASSES` passes, whatever its values: the bracket of stage 3 is as wide as the gap between the
 ⌈k⌉-th and (⌊k⌋+1)-th scores plus $T \log(nk)$, and a gap too wide to bisect is one in whose middle every sigmoid is 0 or 1.
 """
@@ -26,7 +29,7 @@ from ._polish import BLOCK, Precision, polish_rows, precision, precision_of_long
 from ._saturated import BRACKETED_PASSES, SIGNED_PASSES, solve_saturated
 
 PLAIN_PASSES = 4
-MAX_PASSES = PLAIN_PASSES + SIGNED_PASSES + BRACKETED_PASSES
+MAX_PASSES = max(PLAIN_PASSES, native.PASSES) + SIGNED_PASSES + BRACKETED_PASSES
 """Bound on the passes over a row of any finite input, not counting those over its subsample (1/32 of the row or less)."""
 
 _SUBSAMPLE = 1024

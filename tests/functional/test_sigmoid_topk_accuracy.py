@@ -11,6 +11,8 @@ from sparsek.functional import MAX_PASSES, sigmoid_topk
 from sparsek.functional import _saturated as saturated_stage
 from sparsek.functional import _threshold as plain_stage
 
+pytestmark = pytest.mark.usefixtures("execution")
+
 SIZES = [1, 2, 3, 8, 64, 1000, 5000, 30_000]
 
 

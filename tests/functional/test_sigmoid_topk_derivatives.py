@@ -7,6 +7,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sparsek.functional import sigmoid_topk
 
+pytestmark = pytest.mark.usefixtures("execution")
+
 
 def leaf(values):
     return torch.as_tensor(values, dtype=torch.float64).clone().requires_grad_()

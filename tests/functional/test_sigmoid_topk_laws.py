@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from sparsek.functional import capped_logit, sigmoid_topk, topk_mask
 
+pytestmark = pytest.mark.usefixtures("execution")
+
 inf = math.inf
 finite = st.floats(-30, 30, width=32)
 rows = st.lists(finite, min_size=1, max_size=24)

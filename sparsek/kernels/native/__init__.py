@@ -8,10 +8,11 @@ from sparsek.kernels._backend import Backend, allows
 from ._build import BuildError as BuildError
 from ._build import build as build
 from ._build import load as load
+from ._sigmoid_topk import PASSES as PASSES
 from ._sigmoid_topk import pull_back as pull_back
 from ._sigmoid_topk import solve as solve
 
-__all__ = ["BuildError", "build", "load", "pull_back", "solve", "takes"]
+__all__ = ["PASSES", "BuildError", "build", "load", "pull_back", "solve", "takes"]
 
 _DTYPES = (torch.float32, torch.float64)
 _TYPES = (Tensor, torch.nn.Parameter)

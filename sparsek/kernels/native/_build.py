@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent
-_FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+_FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-w")
 _PREFERRED = (("-march=native", "-fopenmp"), ("-march=native",), ())
 _logger = logging.getLogger(__name__)
 

@@ -16,6 +16,9 @@ _POINTER, _LONG, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 _SUFFIX = {torch.float32: "float", torch.float64: "double"}
 _ROWS = [_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _LONG]  # out, rows, n, k, its step, T, its step
 
+PASSES = 113
+"""Bound on the passes of the C++ solver over a row: three without a bracket, 110 within one."""
+
 
 @cache
 def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
@@ -43,14 +46,14 @@ def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tens
     rows, n = x.shape
     x = _plain(x)
     threshold = torch.empty((rows, 1), dtype=torch.float64)
-    left = ctypes.create_string_buffer(rows)
+    passes = ctypes.create_string_buffer(rows)
     k, k_pointer, k_step = _column(k)
     temperature, t_pointer, t_step = _column(temperature)
     arguments = (probs.data_ptr(), rows, n, k_pointer, k_step, t_pointer, t_step, threshold.data_ptr())
-    count = _function("solve", x.dtype)(x.data_ptr(), x.stride(0), *arguments, left, torch.get_num_threads())
-    if not count:
+    left = _function("solve", x.dtype)(x.data_ptr(), x.stride(0), *arguments, passes, torch.get_num_threads())
+    if not left:
         return threshold, None
-    return threshold, torch.frombuffer(left, dtype=torch.uint8).nonzero().squeeze(1)
+    return threshold, (torch.frombuffer(passes, dtype=torch.uint8) == 0).nonzero().squeeze(1)
 
 
 def pull_back(

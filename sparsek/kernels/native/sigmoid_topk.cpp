@@ -3,8 +3,11 @@
 // One pass forms the residual sum p - k and its next three derivatives along t. Far from the solution the step is Newton's on the
 // logit of the mean, which is nearly linear; near it the root of the Taylor polynomial. A row whose sums no longer resolve k goes
 // on with the small side r = sigmoid(-|z|) of every sigmoid, (#{z > 0} - k) + sum of -+r, which keeps its relative accuracy. Steps
-// stay inside the bracket of the residual's signs. A row that does not converge (gaps that no bracket bisects, k at its limits,
-// NaN) is reported, and solved by the caller.
+// stay inside the bracket of the residual's signs; a row that does not converge gets one from two of its order statistics. Rows
+// beyond that (k at its limits, NaN, scores whose spacing exceeds T) are reported, and solved by the caller.
+
+#include <algorithm>
+#include <functional>
 
 #include "vectors.h"
 
@@ -14,7 +17,7 @@ constexpr long short_row = 4096;  // up to here every pass writes; a longer row 
 constexpr long subsample = 1024;
 constexpr long group = 8;         // vectors in one chain of additions: rounding of equal terms grows with its length
 constexpr long groups = 16;
-constexpr int passes = 40;
+constexpr int free_passes = 3, bracketed_passes = 110;
 constexpr double taylor = 0.25;   // largest Newton step at which the Taylor polynomial is the better model
 constexpr double close = 0.15;    // largest step after which the next one is below `last`
 constexpr double saturated = 0.02;  // sum d / sum p below which plain sums do not resolve the threshold
@@ -189,26 +192,36 @@ template <typename Real> struct Row : Vectors<Real> {
     return origin + mean - temperature * widening * std::log(k / (valid - k));
   }
 
-  // Follow the steps from `threshold`: without `out` until the Taylor polynomial holds, with it until the probabilities are right.
-  static bool descend(
-      const Real *x, Real *out, long n, double k, double valid, double temperature, double &threshold, int threads) {
-    double t = threshold, low = -INFINITY, high = INFINITY, earlier = INFINITY, previous = INFINITY;
+  // What is known of the threshold of a row: t lies in [low, high].
+  struct Guess {
+    double t, low = -INFINITY, high = INFINITY;
+    int passes = 0;  // made so far
+  };
+
+  // Follow the steps from a guess: without `out` until the Taylor polynomial holds, with it until the probabilities are right.
+  // False if the row is left.
+  static bool descend(const Real *x, Real *out, long n, double k, double valid, double temperature, Guess &guess, int threads) {
+    double &t = guess.t, &low = guess.low, &high = guess.high, earlier = INFINITY, previous = INFINITY;
     const double enough = n <= short_row ? Limits<Real>::series : Limits<Real>::last;
-    bool writes = out && n <= short_row, is_signed = false;
-    for (int i = 0; i < passes && std::isfinite(t); i++) {
+    const bool bracketed = std::isfinite(high - low);
+    bool writes = out && (n <= short_row || bracketed), is_signed = bracketed;
+    for (int i = 0; i < (bracketed ? bracketed_passes : free_passes) && std::isfinite(t); i++) {
       const Sums<double> s = pass(x, writes ? out : nullptr, n, {t, temperature}, is_signed, threads);
+      guess.passes++;
       const double residual = is_signed ? (s.total - k) + (s.lower - s.upper) : s.total - k;
+      if (std::isnan(residual)) return false;
       if (!is_signed && !(s.slope > saturated * s.total && s.total < valid)) {
-        if (std::isnan(s.total)) return false;
         is_signed = true;
         continue;
       }
-      if (!(s.slope > 0)) return false;
-      const double change = step(s, residual, k, valid, is_signed), proposal = t - change * temperature;
-      const double size = std::fabs(change);
+      if (!(s.slope > 0) && bracketed && residual == 0) return true;  // every sigmoid is 0 or 1
+      if (!(s.slope > 0) && !bracketed) return false;
+      const double change = s.slope > 0 ? step(s, residual, k, valid, is_signed) : INFINITY, size = std::fabs(change);
+      const double proposal = t - change * temperature;
       if ((writes && size <= enough) || (!out && size <= close)) {
-        if (out && std::fabs(residual) > Limits<Real>::rounding * k) polish(out, n, change);
-        threshold = proposal;
+        const bool is_exact = std::fabs(residual) <= Limits<Real>::rounding * k && size <= 10 * Limits<Real>::rounding;
+        if (out && !is_exact) polish(out, n, change);
+        t = proposal;
         return true;
       }
       writes = writes || (out && size <= close);
@@ -222,21 +235,50 @@ template <typename Real> struct Row : Vectors<Real> {
     return false;
   }
 
-  // A start for a long row: the solution of a part of it, runs of one vector at equal distances, laid out in `scratch`.
-  static double start_of_part(const Real *x, Real *scratch, long n, double k, double temperature) {
-    const long runs = (n / 32 > subsample ? n / 32 : subsample) / lanes, stride = n / runs;
-    for (long i = 0; i < runs; i++) store(scratch + i * lanes, load(x + i * stride));
-    const double share = k * double(runs * lanes) / double(n);
-    double valid = 0, threshold = start(scratch, runs * lanes, share, temperature, valid);
-    if (!(share < valid)) return NAN;
-    return descend(scratch, nullptr, runs * lanes, share, valid, temperature, threshold, 1) ? threshold : NAN;
+  // A bracket from order statistics. With v the ceil(k)-th largest score, at most ceil(k) - 1 units lie above it, so
+  // sigmoid((v - t) / T) must reach their missing share; with v the (floor(k) + 1)-th largest, the floor(k) + 1 units at or above
+  // it must not exceed k. False where double precision does not resolve T there.
+  static bool bracket(const Real *x, Real *scratch, long n, double k, double valid, double temperature, Guess &guess) {
+    const long upper = long(std::ceil(k)), lower = long(std::floor(k)) + 1;
+    for (long i = 0; i < n; i++) {
+      if (std::isnan(x[i])) return false;
+      scratch[i] = x[i];
+    }
+    std::nth_element(scratch, scratch + upper - 1, scratch + n, std::greater<Real>());
+    const double most = scratch[upper - 1];
+    const double least = lower == upper ? most : *std::max_element(scratch + upper, scratch + n);
+    if (!(std::fabs(most) < 1e9 * temperature && std::fabs(least) < 1e9 * temperature)) return false;
+    const double missing = (k - double(upper - 1)) / (valid - double(upper - 1)), share = k / double(lower);
+    guess.high = most - temperature * std::log(missing / (1 - missing));
+    guess.low = least - temperature * std::log(share / (1 - share));
+    guess.t = guess.low + (guess.high - guess.low) / 2;
+    return true;
   }
 
-  static bool solve(const Real *x, Real *out, long n, double k, double temperature, double &threshold, int threads) {
+  // A guess for a long row: the solution of a part of it, runs of one vector at equal distances, laid out in `scratch`.
+  static Guess guess_of_part(const Real *x, Real *scratch, long n, double k, double temperature) {
+    const long runs = (n / 32 > subsample ? n / 32 : subsample) / lanes, stride = n / runs, size = runs * lanes;
+    for (long i = 0; i < runs; i++) store(scratch + i * lanes, load(x + i * stride));
+    const double share = k * double(size) / double(n);
+    double valid = 0;
+    Guess guess{start(scratch, size, share, temperature, valid)};
+    if (!(share < valid)) return {NAN};
+    if (descend(scratch, nullptr, size, share, valid, temperature, guess, 1)) return Guess{guess.t};
+    if (!bracket(scratch, scratch + size, size, share, valid, temperature, guess)) return {NAN};
+    return descend(scratch, nullptr, size, share, valid, temperature, guess, 1) ? Guess{guess.t} : Guess{NAN};
+  }
+
+  // Returns the number of passes over the whole row, 0 if it is left.
+  static int solve(const Real *x, Real *out, long n, double k, double temperature, double &threshold, int threads) {
     double valid = double(n);
-    if (!(k > 0 && k < valid)) return false;
-    threshold = n > short_row ? start_of_part(x, out, n, k, temperature) : start(x, n, k, temperature, valid);
-    return descend(x, out, n, k, valid, temperature, threshold, threads);
+    if (!(k > 0 && k < valid)) return 0;
+    Guess guess = n > short_row ? guess_of_part(x, out, n, k, temperature) : Guess{start(x, n, k, temperature, valid)};
+    if (!(k < valid)) return 0;
+    const bool solved = descend(x, out, n, k, valid, temperature, guess, threads) ||
+                        (bracket(x, out, n, k, valid, temperature, guess) &&
+                         descend(x, out, n, k, valid, temperature, guess, threads));
+    threshold = guess.t;
+    return solved ? guess.passes : 0;
   }
 
   // d (g - <w, g>) / T of one row and <w, g>. Returns sum d.
@@ -264,16 +306,16 @@ template <typename Real> struct Row : Vectors<Real> {
 
 template <typename Real>
 long solve_rows(const Real *x, long stride, Real *out, long rows, long n, const double *k, long k_step, const double *temperature,
-                long temperature_step, double *threshold, unsigned char *open, int threads) {
+                long temperature_step, double *threshold, unsigned char *passes, int threads) {
   long left = 0;
   const bool inside = rows < threads;
   const int across = inside || rows * n < units ? 1 : threads;
 #pragma omp parallel for num_threads(across) reduction(+ : left) if (across > 1)
   for (long row = 0; row < rows; row++) {
-    const bool solved = Row<Real>::solve(x + row * stride, out + row * n, n, k[row * k_step], temperature[row * temperature_step],
-                                         threshold[row], inside ? threads : 1);
-    open[row] = !solved;
-    left += !solved;
+    const int count = Row<Real>::solve(x + row * stride, out + row * n, n, k[row * k_step], temperature[row * temperature_step],
+                                       threshold[row], inside ? threads : 1);
+    passes[row] = (unsigned char)count;
+    left += count == 0;
   }
   return left;
 }
@@ -296,10 +338,10 @@ long pull_back_rows(const Real *p, const Real *g, long stride, Real *out, long r
 
 // Rows of x are `stride` apart; k and T advance by their steps (0 or 1) from row to row.
 #define SPARSEK_EXPORT(Real)                                                                                                     \
-  /* Solve every row; returns how many are left, marked in `open`. */                                                           \
+  /* Solve every row and count the passes over it, 0 where it is left; returns how many are left. */                               \
   extern "C" long solve_##Real(const Real *x, long stride, Real *out, long rows, long n, const double *k, long k_step,           \
-                               const double *t, long t_step, double *threshold, unsigned char *open, int threads) {              \
-    return solve_rows<Real>(x, stride, out, rows, n, k, k_step, t, t_step, threshold, open, threads);                            \
+                               const double *t, long t_step, double *threshold, unsigned char *passes, int threads) {            \
+    return solve_rows<Real>(x, stride, out, rows, n, k, k_step, t, t_step, threshold, passes, threads);                          \
   }                                                                                                                              \
   /* The gradient of every row; returns in how many sum d is not above resolved * k: too saturated for plain sums. */            \
   extern "C" long pull_back_##Real(const Real *p, const Real *g, long stride, Real *out, long rows, long n, const double *k,     \
