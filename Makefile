@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check lint types layers tests test-slow test-gpu bench clean
+.PHONY: demo test check lint types layers tests test-slow test-gpu test-triton bench gpu figures clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -13,6 +13,10 @@ $(VENV)/.train: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.train
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/.triton: $(VENV)/.dev
+	$(INSTALL) --editable '.[triton]'
 	touch $@
 
 $(VENV)/.peers: $(VENV)/.dev
@@ -45,9 +49,25 @@ test-slow: $(VENV)/.dev  ## minutes, or another process
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
-bench: $(VENV)/.peers  ## the tables of benchmarks/README.md
+test-triton: $(VENV)/.triton  ## the Triton kernels in Triton's interpreter, on the CPU
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+
+bench: $(VENV)/.peers  ## everything measured on the CPU: results, tables and figures of benchmarks/
 	$(BIN)/python benchmarks/relaxations.py
 	$(BIN)/python benchmarks/samplers.py
+	$(BIN)/python benchmarks/growth.py
+	$(MAKE) figures
+
+gpu: $(VENV)/.peers  ## everything measured on a CUDA device, then its tests
+	$(BIN)/python benchmarks/relaxations.py --device cuda
+	$(BIN)/python benchmarks/samplers.py --device cuda
+	$(BIN)/python benchmarks/growth.py --device cuda
+	$(MAKE) figures
+	$(MAKE) test-gpu
+
+figures: $(VENV)/.train  ## the figures and tables of benchmarks/ from its results files
+	$(BIN)/python benchmarks/figures.py
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs

@@ -33,15 +33,13 @@ def shape_of(text: str) -> Shape:
 
 
 def finish(name: str, rows: Iterable[Row], device: str, out: Path) -> None:
-    """Take the rows as they are measured, print each, write the results file even if one fails, print its tables."""
+    """Take the rows as they are measured, print each and write it at once, so that a run cut short is not lost; print the tables."""
     path = out / f"{name}-{slug(device)}.csv"
     found: list[Row] = []
-    try:
-        for row in rows:
-            found.append(row)
-            print(_line(row), flush=True)
-    finally:
+    for row in rows:
+        found.append(row)
         write(path, found, device)
+        print(_line(row), flush=True)
     print(*tables.block(name, {slug(device): Results(found, [])}), path, sep="\n\n", end="\n\n", flush=True)
 
 

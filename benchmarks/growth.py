@@ -68,7 +68,7 @@ def drawn(
         (samplers.label(design), e.value): partial(samplers.draw, design, k)
         for design in samplers.FUSED
         for e in executions
-        if e is not Execution.COMPILED
+        if e in samplers.FUSED_IN and e is not Execution.COMPILED
     }
     inputs = rotation(probs)
     found = compare(directed(functions, inputs, "forward"), inputs, k, stopwatch, budget=budget, memory=True)

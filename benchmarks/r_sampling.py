@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import torch
 from command import arguments, finish
-from comparison import SOFTMAX, compare, directed
+from comparison import compare, directed
 from environment import pin
-from executions import Execution, chosen
+from executions import Execution
 from results import Row
 from timing import ProcessorTime
 from torch import Tensor
@@ -62,17 +62,15 @@ def theirs(duel: Duel, path: Path, k: int, budget: float) -> Row:
     return row._replace(sample_size=size)
 
 
-def ours(duel: Duel, probs: Tensor, k: int, executions: list[Execution], budget: float) -> list[Row]:
-    """Time the draws of every execution here."""
-    calls = directed(
-        {(duel.name, e.value): lambda probs: duel.design.sample(probs, k=k) for e in executions}, [probs], "forward"
-    )
-    rows = [row for row in compare(calls, [probs], k, ProcessorTime(), budget=budget) if row.key != SOFTMAX]
-    sizes = {e.value: _size(duel.design, probs, k, e) for e in executions}
-    return [row._replace(sample_size=sizes[row.execution]) for row in rows]
+def ours(duel: Duel, probs: Tensor, k: int, budget: float) -> Row:
+    """Time the draws here, in tensor operations: the designs have no native code."""
+    key = (duel.name, Execution.EAGER.value)
+    calls = directed({key: lambda probs: duel.design.sample(probs, k=k)}, [probs], "forward")
+    (row,) = (row for row in compare(calls, [probs], k, ProcessorTime(), budget=budget) if row.key == key)
+    return row._replace(sample_size=duel.design.sample(probs, (3,), k=k).sum(-1).mean().item())
 
 
-def measure(executions: list[Execution], budget: float, largest: int) -> Iterator[Row]:
+def measure(budget: float, largest: int) -> Iterator[Row]:
     """Run every duel in rounds; `largest` bounds n."""
     for duel in (duel._replace(n=min(duel.n, largest)) for duel in DUELS):
         k = max(duel.n // 16, 1)
@@ -82,7 +80,7 @@ def measure(executions: list[Execution], budget: float, largest: int) -> Iterato
             path = Path(folder) / "pi.bin"
             probs.numpy().tofile(path)
             for _ in range(ROUNDS):
-                for row in (theirs(duel, path, k, budget / ROUNDS), *ours(duel, probs, k, executions, budget / ROUNDS)):
+                for row in (theirs(duel, path, k, budget / ROUNDS), ours(duel, probs, k, budget / ROUNDS)):
                     rows.setdefault(row.key, []).append(row)
         yield from map(_median, rows.values())
 
@@ -96,9 +94,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"skipped R's sampling: {reason}")
         return
     pin()
-    # Compiling each of the rounds afresh would take minutes, and R is an interpreter: tensor operations and native code.
-    executions = [e for e in chosen(given.executions, "cpu") if e is not Execution.COMPILED]
-    finish("r_sampling", measure(executions, given.budget, given.largest), "cpu", given.out)
+    finish("r_sampling", measure(given.budget, given.largest), "cpu", given.out)
 
 
 def _median(rows: list[Row]) -> Row:
@@ -108,11 +104,6 @@ def _median(rows: list[Row]) -> Row:
     return rows[0]._replace(
         seconds=seconds, rounds=sum(row.rounds for row in rows), sample_size=size, ratio=None, softmax_seconds=None
     )
-
-
-def _size(design: Design, probs: Tensor, k: int, execution: Execution) -> float:
-    with execution.context():
-        return design.sample(probs, (3,), k=k).sum(-1).mean().item()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ LIMITS: dict[Design, tuple[int, int]] = {
 """Design to the largest n and the largest rows·n it is timed at."""
 
 FUSED = (Systematic(), Pivotal())
-"""Designs that have executions other than tensor operations."""
+"""Designs that have executions other than tensor operations,"""
+FUSED_IN = (Execution.EAGER, Execution.COMPILED, Execution.TRITON)
+"""and those they have."""
 
 CUDA_SHAPES = ((65_536, 128), (262_144, 64), (1024, 16_384), (1, 10**6), (1, 10**7))
 
@@ -62,7 +64,9 @@ def draws(shape: Shape, k: int, executions: Iterable[Execution]) -> dict[Key, Ca
         (label(design), execution.value): partial(draw, design, k)
         for design, (most_n, most) in LIMITS.items()
         for execution in executions
-        if n <= most_n and rows * n <= most and (execution is Execution.EAGER or design in FUSED)
+        if n <= most_n
+        and rows * n <= most
+        and (execution is Execution.EAGER or (design in FUSED and execution in FUSED_IN))
     }
 
 
@@ -84,7 +88,9 @@ def measure(shapes: Iterable[Shape], executions: list[Execution], device: str, b
 
 def main(words: Sequence[str] | None = None) -> None:
     """Parse the arguments, measure, write, print."""
-    given = arguments(__doc__).parse_args(words)
+    parser = arguments(__doc__)
+    parser.add_argument("--largest", type=int, default=10**6, help="bound on n of the comparison with R")
+    given = parser.parse_args(words)
     cuda = given.device == "cuda"
     if not cuda:
         pin()
