@@ -9,6 +9,10 @@ from torch import Tensor
 
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, inspectable, values_visible
 from sparsek.functional._rows import column
+from sparsek.kernels._backend import triton_takes
+
+_LONGEST = 16_384
+"""Rows of at most so many units are held on chip by a kernel."""
 
 
 def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
@@ -43,7 +47,8 @@ def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor |
 
     Raises:
         ValueError: If an argument has the wrong type, shape or range; if a row has fewer than k valid entries, or
-            more than k at +inf. Values are looked at in eager mode only; otherwise such a row is NaN.
+            more than k at +inf. Values are looked at in eager mode only; otherwise, and on CUDA where a kernel takes
+            the row (Triton, n ≤ 16,384), such a row is NaN.
 
     Example:
         >>> topk_mask(torch.tensor([0.1, 3.0, 2.0, 3.0]), 2)
@@ -58,15 +63,38 @@ def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor |
         check_mask("mask", mask, input)
         scores = scores.masked_fill(~mask, -torch.inf)
     scores = scores.movedim(dim, -1)
-    check_k(k, scores.shape[:-1], scores.shape[-1])
+    fused = _fits_a_kernel(scores)
+    check_k(k, scores.shape[:-1], None if fused and isinstance(k, Tensor) else scores.shape[-1])
     if scores.numel() == 0:
         return torch.zeros_like(input)
+    if fused:
+        return _by_kernel(scores, k).movedim(-1, dim)
     whole, fraction = _split(k, scores)
     if not isinstance(whole, Tensor) or inspectable(scores, whole):
         selected = _by_threshold(scores, whole, fraction)
     else:
         selected = _by_sort(scores, whole, fraction)
     return selected.movedim(-1, dim)
+
+
+def _fits_a_kernel(scores: Tensor) -> bool:
+    """Whether a kernel takes these rows. It has no rule for the transforms of `torch.func`."""
+    if scores.shape[-1] > _LONGEST or not triton_takes(scores):
+        return False
+    return torch.compiler.is_compiling() or inspectable(scores)
+
+
+def _by_kernel(scores: Tensor, k: float | Tensor) -> Tensor:
+    """One launch that waits for nothing; a row where k has no answer is NaN."""
+    from sparsek.kernels.triton._topk_mask import topk_mask_rows  # noqa: PLC0415 - loads Triton
+
+    batch, n = scores.shape[:-1], scores.shape[-1]
+    if isinstance(k, Tensor):
+        wanted = k.detach().to(scores.device, torch.float64)
+    else:
+        wanted = torch.full((), k, dtype=torch.float64, device=scores.device)
+    selected: Tensor = topk_mask_rows(scores.reshape(-1, n), wanted.expand(batch).reshape(-1))
+    return selected.reshape(scores.shape)
 
 
 def _split(k: float | Tensor, scores: Tensor) -> tuple[int | Tensor, float | Tensor]:

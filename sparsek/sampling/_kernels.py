@@ -57,6 +57,5 @@ def arguments(probs: Tensor, k: float | Tensor | None, draws: int, generator: to
 
 
 def _one_per_row(k: float | Tensor, batch: torch.Size, device: torch.device) -> Tensor:
-    if isinstance(k, Tensor):
-        return k.detach().to(device, torch.float64).expand(batch).reshape(batch.numel())
-    return torch.full((batch.numel(),), k, dtype=torch.float64, device=device)
+    wanted = k.detach().to(device) if isinstance(k, Tensor) else torch.full((), k, dtype=torch.float64, device=device)
+    return wanted.double().expand(batch).reshape(batch.numel())

@@ -23,7 +23,7 @@ def pivotal_sample(
 
     Shape:
         - probs: (rows, n), any strides.
-        - k: (rows,).
+        - k: (rows,), any stride.
         - output: (draws, rows, n).
 
     Args:
@@ -43,9 +43,10 @@ def pivotal_sample(
         sample_long_rows(probs, k, seed, output, phantom, near, allowed)
         return output
     leaves = max(triton.next_power_of_2(n), 2)
+    k_stride = 0 if k is None else k.stride(0)
     height, tree = max(_TILE // leaves, 1), stages(leaves)
     _sample_rows[(triton.cdiv(draws * rows, height),)](
-        probs, k, seed, output, draws * rows, rows, n, *probs.stride(), near, allowed,
+        probs, k, seed, output, draws * rows, rows, n, *probs.stride(), k_stride, near, allowed,
         HAS_K=k is not None, PHANTOM=phantom, LATE=phantom and n == leaves,
         R=height, N=leaves, A=tree[0], B=tree[1], C=tree[2],
         num_warps=4 if leaves <= _TILE else 8,
@@ -61,7 +62,7 @@ def _(probs: Tensor, k: Tensor | None, seed: Tensor, draws: int, phantom: bool, 
 @triton.jit(do_not_specialize=["total", "rows"])
 def _sample_rows(
     probs: tl.tensor, k: tl.tensor, seed: tl.tensor, output: tl.tensor,
-    total: tl.tensor, rows: tl.tensor, n: tl.tensor, row_stride: tl.tensor, unit_stride: tl.tensor,
+    total: tl.tensor, rows: tl.tensor, n: tl.tensor, row_stride: tl.tensor, unit_stride: tl.tensor, k_stride: tl.tensor,
     near: tl.tensor, allowed: tl.tensor,
     HAS_K: tl.constexpr, PHANTOM: tl.constexpr, LATE: tl.constexpr,
     R: tl.constexpr, N: tl.constexpr, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr,
@@ -73,7 +74,7 @@ def _sample_rows(
     inside = (sample < total) & (unit < n)
     weight = tl.load(probs + row * row_stride + unit.to(tl.int64) * unit_stride, mask=inside, other=0.0)
     weight = checked(weight.to(tl.float64))
-    target = tl.load(k + row, mask=sample < total, other=0.0) if HAS_K else 0.0
+    target = tl.load(k + row * k_stride, mask=sample < total, other=0.0) if HAS_K else 0.0
     total_weight = tl.sum(weight, 1, keep_dims=True)
     room = tl.sum(weight - weight * weight, 1, keep_dims=True)
     rate, phantom = settle(total_weight, room, target, near, allowed, HAS_K)

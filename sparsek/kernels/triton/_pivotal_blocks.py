@@ -41,8 +41,8 @@ def sample_long_rows(
     tree, top = stages(leaves), max(triton.next_power_of_2(blocks), 2)
     code = torch.empty(samples * blocks, _codes(*tree), dtype=torch.int32, device=probs.device)
     state = torch.empty(samples, blocks, dtype=torch.int8, device=probs.device)
-    strides = probs.stride()
-    sum_parts[(rows * parts,)](probs, partial, n, *strides, PARTS=parts, N=leaves // 2, num_warps=4)
+    strides = (*probs.stride(), 0 if k is None else k.stride(0))
+    sum_parts[(rows * parts,)](probs, partial, n, *probs.stride(), PARTS=parts, N=leaves // 2, num_warps=4)
     _climb_blocks[(samples * blocks,)](
         probs, k, partial, seed, residual, spare, code, rows, n, blocks, *strides, near, allowed,
         HAS_K=k is not None, PHANTOM=phantom, PARTS=parts, N=leaves, A=tree[0], B=tree[1], C=tree[2], num_warps=8,
@@ -100,7 +100,7 @@ def settle_row(
     part = partial + row * 2 * PARTS + tl.arange(0, PARTS)
     total = tl.sum(tl.load(part), 0)
     room = tl.sum(tl.load(part + PARTS), 0)
-    target = tl.load(k + row) if HAS_K else 0.0
+    target = tl.load(k) if HAS_K else 0.0
     return settle(total, room, target, near, allowed, HAS_K)
 
 
@@ -108,7 +108,7 @@ def settle_row(
 def _climb_blocks(
     probs: tl.tensor, k: tl.tensor, partial: tl.tensor, seed: tl.tensor,
     residual: tl.tensor, spare: tl.tensor, code: tl.tensor,
-    rows: tl.tensor, n: tl.tensor, blocks: tl.tensor, row_stride: tl.tensor, unit_stride: tl.tensor,
+    rows: tl.tensor, n: tl.tensor, blocks: tl.tensor, row_stride: tl.tensor, unit_stride: tl.tensor, k_stride: tl.tensor,
     near: tl.tensor, allowed: tl.tensor,
     HAS_K: tl.constexpr, PHANTOM: tl.constexpr, PARTS: tl.constexpr,
     N: tl.constexpr, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr,
@@ -117,7 +117,7 @@ def _climb_blocks(
     program = tl.program_id(0).to(tl.int64)
     sample, block = program // blocks, program % blocks
     row = sample % rows
-    rate, phantom = settle_row(partial, k, row, near, allowed, HAS_K, PARTS)
+    rate, phantom = settle_row(partial, k + row * k_stride if HAS_K else 0, row, near, allowed, HAS_K, PARTS)
     unit = block * N + tl.arange(0, N)[None, :]
     weight = tl.load(probs + row * row_stride + unit * unit_stride, mask=unit < n, other=0.0).to(tl.float64)
     weight = spread(weight, rate)
