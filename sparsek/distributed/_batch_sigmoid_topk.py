@@ -8,8 +8,8 @@ from torch.distributed.tensor import DTensor
 
 from sparsek._validation import check_floating, check_mask
 
-from ._agreement import Arguments, agree, prepare, resolve
-from ._sigmoid_topk import select
+from ._agreement import Arguments, prepare, resolve
+from ._sigmoid_topk import solve_shards
 
 
 def batch_sigmoid_topk(
@@ -77,5 +77,5 @@ def batch_sigmoid_topk(
             "input must be this rank's part of the batch, a plain tensor; got a DTensor: pass its to_local()"
         )
     group = resolve(group)
-    arguments = agree(flattened, input, hard, group)
-    return select(arguments, hard, group).narrow(-1, 0, input.numel()).view(input.shape).to(input.dtype)
+    probs: Tensor = solve_shards(flattened, input, hard, group)
+    return probs.narrow(-1, 0, input.numel()).view(input.shape).to(input.dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -52,7 +55,7 @@ def sigmoid_topk(
     each rank solves its rows; the result has its placements. k and temperature may then be DTensors replicated on its mesh (where
     other dimensions are sharded, the gradient of a plain tensor is that of this rank's rows).
 
-    Not for `torch.compile(fullgraph=True)` or `torch.func`: the number of collectives depends on the scores.
+    The number of collectives depends on the scores: `torch.compile` breaks its graph here, and `torch.func` is not supported.
 
     Shape:
         - input: any shape with this rank's units along `dim`; the other sizes are the same on every rank. A shard may be empty.
@@ -92,12 +95,14 @@ def sigmoid_topk(
     if isinstance(input, DTensor):
         return on_shards(sigmoid_topk, input, k, dim, temperature, mask, hard, group)
     group = resolve(group)
-    arguments = agree(lambda: prepare(input, k, dim, temperature, mask), input, hard, group)
-    return select(arguments, hard, group).narrow(-1, 0, input.shape[dim]).movedim(-1, dim).to(input.dtype)
+    probs: Tensor = solve_shards(lambda: prepare(input, k, dim, temperature, mask), input, hard, group)
+    return probs.narrow(-1, 0, input.shape[dim]).movedim(-1, dim).to(input.dtype)
 
 
-def select(arguments: Arguments, hard: bool, group: dist.ProcessGroup) -> Tensor:
-    """The answer to arguments that all ranks agree on, units last."""
+@torch.compiler.disable  # what a compiler would trace of it is one rank's part of a conversation
+def solve_shards(prepared: Callable[[], Arguments], input: object, hard: bool, group: dist.ProcessGroup) -> Tensor:
+    """The answer for this rank's arguments, once all ranks agree, units last."""
+    arguments = agree(prepared, input, hard, group)
     across = Shards(group)
     probs = sharded_probs(arguments, across)
     if not hard:

@@ -16,6 +16,7 @@ CASES = [
     rank.gradients_are_those_of_differences,
     rank.second_derivatives_are_those_of_differences,
     rank.forward_mode_is_the_same_derivative,
+    rank.a_compiled_model_breaks_its_graph_here,
     rank.sums_of_one_rank_alone_are_seen,
     agreement.bad_arguments_raise_alike_on_every_rank,
     agreement.a_group_may_be_a_part_of_the_ranks,

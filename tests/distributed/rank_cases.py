@@ -1,6 +1,7 @@
 """What every rank checks: its part against the operators of one process on the whole rows. Run by `test_sharded_ranks.py`."""
 
 import math
+import warnings
 from itertools import pairwise
 
 import torch
@@ -279,6 +280,20 @@ def forward_mode_is_the_same_derivative(rank, world_size):
     backward = summed((gradients[0] * tangents[0]).sum())
     backward += sum((g * t).sum().item() for g, t in zip(gradients[1:], tangents[1:], strict=True))
     assert abs(forward - backward) <= 1e-12
+
+
+def a_compiled_model_breaks_its_graph_here(rank, world_size):
+    x, k, temperature, weight, _ = small_problem(rank, world_size)
+
+    def loss(x):
+        return (sigmoid_topk(2 * x, k, temperature=temperature) * weight).sum()
+
+    mine, compiled = leaf(x), leaf(x)
+    loss(mine).backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dynamo's own, when it looks at a tensor
+        torch.compile(loss, backend="eager")(compiled).backward()
+    assert torch.equal(mine.grad, compiled.grad)
 
 
 def sums_of_one_rank_alone_are_seen(rank, world_size):
