@@ -14,7 +14,8 @@ ROOT = Path(sparsek.__file__).parent
 LAYERS = [
     {"_version", "_validation"},
     {"kernels"},
-    {"functional", "constraints", "distributed"},
+    {"functional", "constraints"},
+    {"distributed"},
     {"relaxations", "sampling"},
     {"distributions", "estimators"},
     {"nn", "metrics"},
