@@ -161,7 +161,7 @@ def _solve_part(part: Tensor, share: float, temperature: float) -> float | None:
 
 def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: float, limits: Precision) -> None:
     """Move `probs` along the step by its Taylor series, scaled so that the sum is k."""
-    missing = k - (_accurate_sum(probs).item() if _sum_is_coarse(probs) else total)
+    missing = k - (accurate_sum(probs).item() if sum_is_coarse(probs) else total)
     if abs(missing) <= limits.rounding * k:
         return
     shift = missing / spread
@@ -176,7 +176,7 @@ def _polish_row(probs: Tensor, total: float, spread: float, k: float, step: floa
     probs.add_(slope, alpha=shift * (1 + shift / 2))
 
 
-def _sum_is_coarse(probs: Tensor) -> bool:
+def sum_is_coarse(probs: Tensor) -> bool:
     """Whether a float32 sum may be off by 5e-7: a few large and some hundreds of equal small terms.
 
     In shorter rows the chains of additions are too short for it; in longer ones rounding errors of one sign need as many equal
@@ -185,7 +185,8 @@ def _sum_is_coarse(probs: Tensor) -> bool:
     return probs.dtype == torch.float32 and _SHORT_ROW < probs.shape[-1] <= _LONG_ROW
 
 
-def _accurate_sum(probs: Tensor) -> Tensor:
+def accurate_sum(probs: Tensor) -> Tensor:
+    """The sum of each row in float64."""
     return probs.sum(-1, keepdim=True, dtype=torch.float64)
 
 
@@ -206,13 +207,13 @@ def _solve_rows(
     scale = temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature
     threshold, target, valid = _start_rows(x, k, scale, probs)
     for _ in range(PLAIN_PASSES):
-        total, spread = _pass_rows(x, threshold, scale, probs)
-        step = _newton_rows(total, spread, target, valid)
+        total, spread = pass_rows(x, threshold, scale, probs)
+        step = newton_rows(total, spread, target, valid)
         threshold = threshold - step * scale if _scaled(scale) else threshold - step
         largest = torch.linalg.vector_norm(step, math.inf).item()
         if largest <= limits.second_order:
             break
-    missing = k - (_accurate_sum(probs) if _sum_is_coarse(probs) else total.double())
+    missing = k - (accurate_sum(probs) if sum_is_coarse(probs) else total.double())
     polish_rows(probs, missing.to(x.dtype), spread, first_order=largest <= limits.first_order)
     margin = torch.sub(spread, total, alpha=limits.saturation)
     if largest <= limits.second_order and margin.min().item() >= 0:
@@ -224,7 +225,7 @@ def _scaled(temperature: float | Tensor) -> bool:
     return isinstance(temperature, Tensor) or temperature != 1
 
 
-def _pass_rows(x: Tensor, threshold: Tensor, temperature: float | Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+def pass_rows(x: Tensor, threshold: Tensor, temperature: float | Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
     """Write σ((x - threshold)/T); return its sums and Σσ(1-σ)."""
     torch.sub(x, threshold, out=probs)
     if _scaled(temperature):
@@ -235,7 +236,8 @@ def _pass_rows(x: Tensor, threshold: Tensor, temperature: float | Tensor, probs:
     return total, torch.addcmul(total, norm, norm, value=-1)
 
 
-def _newton_rows(total: Tensor, spread: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def newton_rows(total: Tensor, spread: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Steps, in temperatures, that make logit(total / valid) the target."""
     share = total / valid
     distance = target - torch.logit(share)
     return distance.mul_(share.addcmul_(share, share, value=-1)).mul_(valid / spread)
