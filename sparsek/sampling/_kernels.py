@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -28,8 +29,8 @@ class Arguments(NamedTuple):
     allowed: float
 
 
-def kernels_take(probs: Tensor, longest: int) -> bool:
-    """Whether kernels draw from and score these rows, of at most `longest` units."""
+def kernels_take(probs: Tensor, longest: float = math.inf) -> bool:
+    """Whether kernels draw from or score these rows, of at most `longest` units."""
     check_floating("probs", probs)
     check_dim("probs", probs, -1)
     return probs.shape[-1] <= longest and triton_takes(probs) and not _transformed()

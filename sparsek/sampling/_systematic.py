@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ._kernels import arguments, kernels_take
 from ._shuffle import Shuffled
 
 BLOCK = 1024
@@ -49,6 +50,14 @@ class Systematic(Shuffled):
 
     shuffle: bool = False
     smooth: ClassVar[bool] = False
+
+    def _draw(self, probs: Tensor, k: float | Tensor | None, draws: int, generator: torch.Generator | None) -> Tensor:
+        if not kernels_take(probs):
+            return super()._draw(probs, k, draws, generator)
+        from sparsek.kernels.triton._systematic import systematic_sample  # noqa: PLC0415 - loads Triton
+
+        sample: Tensor = systematic_sample(*arguments(probs, k, draws, generator))
+        return sample
 
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
         sums = _cumulate(probs)

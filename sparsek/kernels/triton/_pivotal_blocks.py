@@ -11,11 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._settle import checked, settle, spread
+from ._settle import PARTS, settle_row, spread, sum_parts
 from ._tournament import TREE, climb_tree, descend_tree, stages, uniforms
-
-_PARTS = 256
-"""Partial sums of a row, at most."""
 
 
 def sample_long_rows(
@@ -35,17 +32,17 @@ def sample_long_rows(
     draws, rows, n = output.shape
     leaves = 1 << levels
     blocks = triton.cdiv(n + phantom, leaves)
-    samples, parts = draws * rows, min(triton.next_power_of_2(blocks), _PARTS)
-    partial = torch.empty(rows, 2, parts, dtype=torch.float64, device=probs.device)
+    samples = draws * rows
+    partial = torch.empty(rows, 2, PARTS, dtype=torch.float64, device=probs.device)
     residual, spare = torch.empty(2, samples, blocks, dtype=torch.float64, device=probs.device)
     tree, top = stages(leaves), max(triton.next_power_of_2(blocks), 2)
     code = torch.empty(samples * blocks, _codes(*tree), dtype=torch.int32, device=probs.device)
     state = torch.empty(samples, blocks, dtype=torch.int8, device=probs.device)
     strides = (*probs.stride(), 0 if k is None else k.stride(0))
-    sum_parts[(rows * parts,)](probs, partial, n, *probs.stride(), PARTS=parts, N=leaves // 2, num_warps=4)
+    sum_parts[(rows * PARTS,)](probs, partial, n, *probs.stride(), N=leaves // 2, num_warps=4)
     _climb_blocks[(samples * blocks,)](
         probs, k, partial, seed, residual, spare, code, rows, n, blocks, *strides, near, allowed,
-        HAS_K=k is not None, PHANTOM=phantom, PARTS=parts, N=leaves, A=tree[0], B=tree[1], C=tree[2], num_warps=8,
+        HAS_K=k is not None, PHANTOM=phantom, N=leaves, A=tree[0], B=tree[1], C=tree[2], num_warps=8,
     )  # fmt: skip
     over = stages(top)
     _solve_top[(samples,)](residual, spare, state, blocks, N=top, A=over[0], B=over[1], C=over[2], num_warps=8)
@@ -59,65 +56,20 @@ def _codes(low: int, middle: int, high: int) -> int:
     return (1 << (middle + high)) + (1 << high) + 1
 
 
-@triton.jit(do_not_specialize=["n"])
-def sum_parts(
-    probs: tl.tensor,
-    partial: tl.tensor,
-    n: tl.tensor,
-    row_stride: tl.tensor,
-    unit_stride: tl.tensor,
-    PARTS: tl.constexpr,
-    N: tl.constexpr,
-) -> None:
-    """Sum π and π(1 - π) over one of the PARTS parts of a row, in float64; NaN where one of them is no probability."""
-    program = tl.program_id(0).to(tl.int64)
-    row, part = program // PARTS, program % PARTS
-    length = tl.cdiv(n, PARTS)
-    end = tl.minimum((part + 1) * length, n)
-    total = tl.zeros([N], tl.float64)
-    room = tl.zeros([N], tl.float64)
-    for start in range(0, length, N):
-        unit = part * length + start + tl.arange(0, N)
-        p = tl.load(probs + row * row_stride + unit * unit_stride, mask=unit < end, other=0.0)
-        p = checked(p.to(tl.float64))
-        total += p
-        room += p - p * p
-    tl.store(partial + row * 2 * PARTS + part, tl.sum(total, 0))
-    tl.store(partial + row * 2 * PARTS + PARTS + part, tl.sum(room, 0))
-
-
-@triton.jit
-def settle_row(
-    partial: tl.tensor,
-    k: tl.tensor,
-    row: tl.tensor,
-    near: tl.tensor,
-    allowed: tl.tensor,
-    HAS_K: tl.constexpr,
-    PARTS: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """Return (rate, phantom) of a row from its partial sums."""
-    part = partial + row * 2 * PARTS + tl.arange(0, PARTS)
-    total = tl.sum(tl.load(part), 0)
-    room = tl.sum(tl.load(part + PARTS), 0)
-    target = tl.load(k) if HAS_K else 0.0
-    return settle(total, room, target, near, allowed, HAS_K)
-
-
 @triton.jit(do_not_specialize=["rows", "n", "blocks"])
 def _climb_blocks(
     probs: tl.tensor, k: tl.tensor, partial: tl.tensor, seed: tl.tensor,
     residual: tl.tensor, spare: tl.tensor, code: tl.tensor,
     rows: tl.tensor, n: tl.tensor, blocks: tl.tensor, row_stride: tl.tensor, unit_stride: tl.tensor, k_stride: tl.tensor,
     near: tl.tensor, allowed: tl.tensor,
-    HAS_K: tl.constexpr, PHANTOM: tl.constexpr, PARTS: tl.constexpr,
+    HAS_K: tl.constexpr, PHANTOM: tl.constexpr,
     N: tl.constexpr, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr,
 ) -> None:  # fmt: skip
     """Let a block of N units fight until one residual is left; keep the codes of its fights."""
     program = tl.program_id(0).to(tl.int64)
     sample, block = program // blocks, program % blocks
     row = sample % rows
-    rate, phantom = settle_row(partial, k + row * k_stride if HAS_K else 0, row, near, allowed, HAS_K, PARTS)
+    rate, phantom = settle_row(partial, k, row, k_stride, near, allowed, HAS_K)
     unit = block * N + tl.arange(0, N)[None, :]
     weight = tl.load(probs + row * row_stride + unit * unit_stride, mask=unit < n, other=0.0).to(tl.float64)
     weight = spread(weight, rate)

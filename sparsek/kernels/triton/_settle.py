@@ -9,6 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+PARTS = 256
+"""Parts in which long rows are summed."""
+
+_PARTS = tl.constexpr(PARTS)
+
 
 @triton.jit
 def settle(
@@ -37,3 +42,37 @@ def checked(probs: tl.tensor) -> tl.tensor:
 def spread(probs: tl.tensor, rate: tl.tensor) -> tl.tensor:
     """Return π + rate·π(1 - π), NaN where the rate is."""
     return probs + rate * (probs - probs * probs)
+
+
+@triton.jit(do_not_specialize=["n"])
+def sum_parts(
+    probs: tl.tensor, partial: tl.tensor, n: tl.tensor, row_stride: tl.tensor, unit_stride: tl.tensor, N: tl.constexpr
+) -> None:
+    """Sum π and π(1 - π) over one part of a row, in float64; NaN where one of them is no probability."""
+    program = tl.program_id(0).to(tl.int64)
+    row, part = program // _PARTS, program % _PARTS
+    length = tl.cdiv(n, _PARTS)
+    end = tl.minimum((part + 1) * length, n)
+    total = tl.zeros([N], tl.float64)
+    room = tl.zeros([N], tl.float64)
+    for start in range(0, length, N):
+        unit = part * length + start + tl.arange(0, N)
+        p = tl.load(probs + row * row_stride + unit * unit_stride, mask=unit < end, other=0.0)
+        p = checked(p.to(tl.float64))
+        total += p
+        room += p - p * p
+    tl.store(partial + row * 2 * _PARTS + part, tl.sum(total, 0))
+    tl.store(partial + row * 2 * _PARTS + _PARTS + part, tl.sum(room, 0))
+
+
+@triton.jit
+def settle_row(
+    partial: tl.tensor, k: tl.tensor, row: tl.tensor, k_stride: tl.tensor,
+    near: tl.tensor, allowed: tl.tensor, HAS_K: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """Return (rate, phantom) of a long row from its partial sums, as scalars."""
+    part = partial + row * 2 * _PARTS + tl.arange(0, _PARTS)
+    total = tl.sum(tl.load(part), 0)
+    room = tl.sum(tl.load(part + _PARTS), 0)
+    target = tl.load(k + row * k_stride) if HAS_K else 0.0
+    return settle(total, room, target, near, allowed, HAS_K)
