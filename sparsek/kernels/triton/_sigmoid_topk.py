@@ -46,11 +46,15 @@ def solve(x: Tensor, k: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
     rows, n = x.shape
     probs = torch.empty((rows, n), dtype=x.dtype, device=x.device)
     threshold = torch.zeros((rows, 1), dtype=torch.float64, device=x.device)
-    if rows == 0 or n == 0:
-        return probs, threshold
-    if n > LONGEST_ROW:
-        solve_long_rows(x, k, temperature, probs, threshold)
-        return probs, threshold
+    if rows and n:
+        fill = solve_long_rows if n > LONGEST_ROW else solve_rows
+        fill(x, k, temperature, probs, threshold)
+    return probs, threshold
+
+
+def solve_rows(x: Tensor, k: Tensor, temperature: Tensor, probs: Tensor, threshold: Tensor) -> None:
+    """Fill `probs` and `threshold`, both contiguous, from rows that fit on chip."""
+    rows, n = x.shape
     width, height, warps = tile_of(n)
     strides = (*x.stride(), row_stride(k), row_stride(temperature))
     with torch.cuda.device_of(x):
@@ -58,7 +62,6 @@ def solve(x: Tensor, k: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
             kernel[(triton.cdiv(rows, height),)](
                 x, k, temperature, probs, threshold, rows, n, *strides, HEIGHT=height, WIDTH=width, num_warps=warps
             )
-    return probs, threshold
 
 
 def tile_of(n: int) -> tuple[int, int, int]:

@@ -49,7 +49,7 @@ _TOGETHER = 128
 
 
 def solve_long_rows(x: Tensor, k: Tensor, temperature: Tensor, probs: Tensor, threshold: Tensor) -> None:
-    """Fill `probs` and `threshold`; arguments as in :func:`sparsek.kernels.triton._sigmoid_topk.solve`."""
+    """Fill `probs` and `threshold`, both contiguous; arguments as in :func:`sparsek.kernels.triton._sigmoid_topk.solve`."""
     rows, n = x.shape
     chunks = triton.cdiv(n, CHUNK)
     state = torch.empty((rows, FIELDS.value), dtype=torch.float64, device=x.device)
