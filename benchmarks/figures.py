@@ -38,7 +38,7 @@ def executions(rows: Sequence[Row], device: str) -> Figure:
             axes.plot(x, row.ratio, "o", color=colour, markersize=5)
             if target := ratio_target(row, device == "cpu"):
                 axes.plot([x - 0.08, x + 0.08], [target.must] * 2, color=colour, linewidth=2)
-                axes.plot(x, target.stretch, ".", color=colour, markersize=3)
+                axes.plot(x, target.stretch or float("nan"), ".", color=colour, markersize=3)
         axes.axhline(1, color="black", linewidth=0.8)
         axes.set(title=direction, yscale="log", ylabel="time / softmax")
         axes.set_xticks(range(len(shapes)), [f"({r:,}, {n:,})" for r, n in shapes], rotation=30, ha="right")

@@ -10,15 +10,15 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from command import arguments, finish
-from comparison import compare, directed
+from comparison import SOFTMAX, compare, directed
 from environment import pin
-from executions import Execution
+from executions import Execution, chosen
 from results import Row
 from timing import ProcessorTime
 from torch import Tensor
@@ -62,25 +62,34 @@ def theirs(duel: Duel, path: Path, k: int, budget: float) -> Row:
     return row._replace(sample_size=size)
 
 
-def ours(duel: Duel, probs: Tensor, k: int, budget: float) -> Row:
-    """Time the draws here, in tensor operations: the designs have no native code."""
-    key = (duel.name, Execution.EAGER.value)
-    calls = directed({key: lambda probs: duel.design.sample(probs, k=k)}, [probs], "forward")
-    (row,) = (row for row in compare(calls, [probs], k, ProcessorTime(), budget=budget) if row.key == key)
-    return row._replace(sample_size=duel.design.sample(probs, (3,), k=k).sum(-1).mean().item())
+def ours(duel: Duel, probs: Tensor, k: int, executions: Iterable[Execution]) -> Callable[[float], list[Row]]:
+    """Return a call that times the draws here within a budget, in every execution: each is compiled once for all rounds."""
+
+    def draw(probs: Tensor) -> Tensor:
+        return duel.design.sample(probs, k=k)
+
+    calls = directed({(duel.name, e.value): draw for e in executions}, [probs], "forward")
+    size = duel.design.sample(probs, (3,), k=k).sum(-1).mean().item()
+
+    def measure(budget: float) -> list[Row]:
+        rows = compare(calls, [probs], k, ProcessorTime(), budget=budget)
+        return [row._replace(sample_size=size) for row in rows if row.key != SOFTMAX]
+
+    return measure
 
 
-def measure(budget: float, largest: int) -> Iterator[Row]:
+def measure(executions: Sequence[Execution], budget: float, largest: int) -> Iterator[Row]:
     """Run every duel in rounds; `largest` bounds n."""
     for duel in (duel._replace(n=min(duel.n, largest)) for duel in DUELS):
         k = max(duel.n // 16, 1)
         probs = pps(torch.randn(1, duel.n, generator=torch.Generator().manual_seed(duel.n)).double().exp(), k)
+        time_ours = ours(duel, probs, k, executions)
         rows: dict[tuple[str, str], list[Row]] = {}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pi.bin"
             probs.numpy().tofile(path)
             for _ in range(ROUNDS):
-                for row in (theirs(duel, path, k, budget / ROUNDS), ours(duel, probs, k, budget / ROUNDS)):
+                for row in (theirs(duel, path, k, budget / ROUNDS), *time_ours(budget / ROUNDS)):
                     rows.setdefault(row.key, []).append(row)
         yield from map(_median, rows.values())
 
@@ -94,7 +103,10 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"skipped R's sampling: {reason}")
         return
     pin()
-    finish("r_sampling", measure(given.budget, given.largest), "cpu", given.out)
+    executions = [
+        e for e in chosen(given.executions, "cpu") if e is not Execution.NATIVE
+    ]  # the designs have no native code
+    finish("r_sampling", measure(executions, given.budget, given.largest), "cpu", given.out)
 
 
 def _median(rows: list[Row]) -> Row:

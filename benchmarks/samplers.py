@@ -1,7 +1,8 @@
 """Time one draw of every design against `torch.softmax`: `python benchmarks/samplers.py`, with `--device cuda` on a GPU.
 
-k = n // 16; π is `pps` of lognormal sizes, in float32. The systematic and the pivotal design are timed in every execution, the
-others as tensor operations. On the CPU the two are timed against R's package `sampling` too, where it is installed (r_sampling.py).
+k = n // 16; π is `pps` of lognormal sizes, in float32. The systematic and the pivotal design are timed in every execution, with
+the log-probability of a sample of theirs and its gradient; the others as tensor operations. On the CPU the two are timed against
+R's package `sampling` too, where it is installed (r_sampling.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from environment import pin
 from executions import Execution, Key, chosen
 from results import Row
 from targets import SHAPES, Shape
-from timing import stopwatch_of
+from timing import DIRECTIONS, stopwatch_of
 from torch import Tensor
 
 from sparsek.functional import pps
@@ -75,15 +76,32 @@ def draw(design: Design, k: int, probs: Tensor) -> Tensor:
     return design.sample(probs, k=k)
 
 
+def scores(probs: Tensor, k: int, executions: Iterable[Execution]) -> dict[Key, Callable[[Tensor], Tensor]]:
+    """Return the log-probability of a fixed sample of the fused designs, but for compiled ones: minutes to compile."""
+    samples = {design: design.sample(probs, k=k) for design in FUSED}
+    return {
+        (f"{label(design)}.log_prob", execution.value): partial(score, design, sample, k)
+        for design, sample in samples.items()
+        for execution in executions
+        if execution in FUSED_IN and execution is not Execution.COMPILED
+    }
+
+
+def score(design: Design, sample: Tensor, k: int, probs: Tensor) -> Tensor:
+    """Return the log-probability of the sample."""
+    return design.log_prob(probs, sample, k=k)
+
+
 def measure(shapes: Iterable[Shape], executions: list[Execution], device: str, budget: float) -> Iterator[Row]:
     """Time every design at every shape it is meant for."""
     stopwatch = stopwatch_of(device)
     for shape in shapes:
         probs, k = probabilities(shape, device)
         inputs = rotation(probs)
-        yield from compare(
-            directed(draws(shape, k, executions), inputs, "forward"), inputs, k, stopwatch, budget=budget
-        )
+        for direction in DIRECTIONS:
+            functions = draws(shape, k, executions) if direction == "forward" else {}
+            calls = directed(functions | scores(probs, k, executions), inputs, direction)
+            yield from compare(calls, inputs, k, stopwatch, direction=direction, budget=budget)
 
 
 def main(words: Sequence[str] | None = None) -> None:

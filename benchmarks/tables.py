@@ -7,12 +7,13 @@ target is met too, and ✗ where it is missed; targets are those of `targets.py`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from layout import Bound, Cell, line, matrix, unbounded
 from results import FOLDER, Results, Row, stored
-from targets import R, Shape, Target, bandwidth_target, memory_target, ratio_target
+from targets import R, Target, bandwidth_target, memory_target, ratio_target
 
 README = Path(__file__).parent / "README.md"
 OWN = ("sigmoid_topk", "eager")
@@ -20,9 +21,6 @@ SOFTMAX = ("torch.softmax", "eager")
 PEERS = {"torch", "entmax", "difftopk"}
 RESULT_COPIES = {"forward": 1, "forward+backward": 2}
 """Tensors of the input's size that a call hands out, or keeps for its backward pass: no extra memory."""
-
-Cell = Callable[[Row], float | None]
-Bound = Callable[[Row], Target | None]
 
 
 def block(name: str, measured: dict[str, Results]) -> list[str]:
@@ -64,7 +62,7 @@ def _device(name: str, device: str, results: Results) -> Iterator[str]:
 
 def _direction(name: str, title: str, rows: list[Row], on_cpu: bool) -> Iterator[str]:
     """The targets are those of an execution alone with softmax: where all relaxations take turns, they are not shown."""
-    bound = _unbounded if name == "relaxations" else partial(ratio_target, on_cpu=on_cpu)
+    bound = unbounded if name == "relaxations" else partial(ratio_target, on_cpu=on_cpu)
     softmax = {row.shape: row.softmax_seconds for row in rows if row.softmax_seconds is not None}
     others = [row for row in rows if row.key != SOFTMAX]
     yield matrix(f"{title} / softmax", others, lambda row: row.ratio, bound, ("torch.softmax", softmax))
@@ -89,35 +87,8 @@ def provenance(results: Results) -> str:
 def _growth(rows: Sequence[Row]) -> Iterator[str]:
     for direction in dict.fromkeys(row.direction for row in rows):
         chosen = [row for row in rows if row.direction == direction]
-        yield matrix(f"{direction}, ms", chosen, lambda row: 1e3 * row.seconds, _unbounded, at=_point)
-        yield matrix(f"{direction}, peak bytes a unit", chosen, _bytes_a_unit, _unbounded, at=_point)
-
-
-def matrix(
-    title: str,
-    rows: Sequence[Row],
-    value: Cell,
-    bound: Bound,
-    reference: tuple[str, dict[Shape, float]] | None = None,
-    at: Callable[[Row], tuple[int, ...]] = lambda row: row.shape,
-) -> str:
-    """Return a table: an operation and execution a line, a shape a column, its targets below; "–" where it was not run.
-
-    The reference, if any, is the first line: the name of what is divided by, and its seconds by shape. `at` gives the column.
-    """
-    columns = sorted({at(row) for row in rows}, key=lambda place: (place[0] > 1, *place[1:], place[0]))
-    cells = {(row.key, at(row)): row for row in rows}
-    lines = [_line([title, *map(str, columns)]), "|---" * (len(columns) + 1) + "|"]
-    if reference:
-        name, seconds = reference
-        lines.append(_line([f"{name}, ms", *(f"{1e3 * seconds[c]:.3g}" if c in seconds else "–" for c in columns)]))
-    for key in dict.fromkeys(row.key for row in rows):
-        found = [cells.get((key, column)) for column in columns]
-        lines.append(_line([", ".join(key), *(_marked(row, value, bound) for row in found)]))
-        targets = [bound(row) if row else None for row in found]
-        if any(targets):
-            lines.append(_line([f"*target for {key[1]}*", *(f"*{t}*" if t else "–" for t in targets)]))
-    return "\n".join(lines)
+        yield matrix(f"{direction}, ms", chosen, lambda row: 1e3 * row.seconds, unbounded, at=_point)
+        yield matrix(f"{direction}, peak bytes a unit", chosen, _bytes_a_unit, unbounded, at=_point)
 
 
 def relative(title: str, rows: Sequence[Row]) -> str:
@@ -126,29 +97,35 @@ def relative(title: str, rows: Sequence[Row]) -> str:
     others = [
         row for row in rows if row.shape in own and row.operation.partition(".")[0] in PEERS and row.key != SOFTMAX
     ]
-    return matrix(
-        f"{title} / sigmoid_topk", others, lambda row: row.seconds / own[row.shape], _unbounded, (OWN[0], own)
-    )
+    return matrix(f"{title} / sigmoid_topk", others, lambda row: row.seconds / own[row.shape], unbounded, (OWN[0], own))
 
 
 def against_r(rows: Sequence[Row]) -> str:
-    """Return the table of R's functions against the same designs here."""
-    lines = [_line(["draw", "n", "R, ms", "here", "here, ms", "R / here", "target", "sizes"]), "|---" * 8 + "|"]
+    """Return the table of R's functions against the same designs here; the target is for the fastest execution."""
+    lines = [line(["draw", "n", "R, ms", "here", "here, ms", "R / here", "target", "sizes"]), "|---" * 8 + "|"]
     for theirs in (row for row in rows if row.execution == "R"):
-        target = Target(R[theirs.operation, theirs.n], at_least=True) if (theirs.operation, theirs.n) in R else None
         name = theirs.operation.removeprefix("sampling::UP").capitalize() + "()"
-        for ours in (row for row in rows if row.operation == name and row.n == theirs.n):
-            ratio = theirs.seconds / ours.seconds
-            cells = [
-                theirs.operation,
-                theirs.n,
-                f"{1e3 * theirs.seconds:.3g}",
-                ", ".join(ours.key),
-                f"{1e3 * ours.seconds:.3g}",
-            ]
-            cells += [f"{ratio:.3g} {target.mark(ratio) if target else ''}".strip(), target or "–"]
-            lines.append(_line([*cells, f"{theirs.sample_size:g}, {ours.sample_size:g}"]))
+        ours = sorted((row for row in rows if row.operation == name and row.n == theirs.n), key=lambda row: row.seconds)
+        aim = R.get((theirs.operation, theirs.n))
+        targets = [Target(aim, at_least=True) if aim and row is ours[0] else None for row in ours]
+        lines += [_duel(theirs, row, target) for row, target in zip(ours, targets, strict=True)]
     return "\n".join(lines)
+
+
+def _duel(theirs: Row, ours: Row, target: Target | None) -> str:
+    ratio = theirs.seconds / ours.seconds
+    return line(
+        [
+            theirs.operation,
+            theirs.n,
+            f"{1e3 * theirs.seconds:.3g}",
+            ", ".join(ours.key),
+            f"{1e3 * ours.seconds:.3g}",
+            f"{ratio:.3g} {target.mark(ratio)}" if target else f"{ratio:.3g}",
+            target or "–",
+            f"{theirs.sample_size:g}, {ours.sample_size:g}",
+        ]
+    )
 
 
 def extra_copies(row: Row) -> float | None:
@@ -183,28 +160,12 @@ def verdict(rows: Iterable[Row], on_cpu: bool) -> str:
     return text + (f" Missed: {'; '.join(missed)}." if missed else "")
 
 
-def _unbounded(row: Row) -> None:
-    """No target."""
-
-
 def _point(row: Row) -> tuple[int, ...]:
     return row.rows, row.n, row.k
 
 
 def _bytes_a_unit(row: Row) -> float | None:
     return None if row.peak_bytes is None else row.peak_bytes / (row.rows * row.n)
-
-
-def _marked(row: Row | None, value: Cell, bound: Bound) -> str:
-    found = value(row) if row else None
-    if row is None or found is None:
-        return "–"
-    target = bound(row)
-    return f"{found:.3g} {target.mark(found)}" if target else f"{found:.3g}"
-
-
-def _line(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def test_the_page_of_a_gpu_shows_ratio_bandwidth_and_memory(load):
     assert verdict.endswith("Missed: sigmoid_topk triton forward (1, 10000000): 0.4 against 0.5.")
 
 
+def test_the_figure_of_a_gpu_is_drawn(load, tmp_path):
+    batch, long = (262_144, 64), (1, 10**7)
+    rows = [gpu_row(load, "triton", batch, ratio=1.2), gpu_row(load, "eager", long, ratio=3.0)]
+    load("figures").executions(rows, "nvidia-h100").savefig(tmp_path / "figure.svg")
+    assert "(262,144, 64)" in (tmp_path / "figure.svg").read_text()
+
+
 def test_a_results_file_comes_back_as_it_was_written(load, tmp_path):
     results = load("results")
     rows = [gpu_row(load, "triton", (8, 64), ratio=1.25, peak_bytes=3), gpu_row(load, "eager", (8, 64), ratio=2.0)]
