@@ -1,7 +1,7 @@
 """Sigmoid top-k of rows spread over ranks: the solver and the derivative of :mod:`sparsek.functional`, with sums that are reduced.
 
-A start from the moments of the whole row, then the signed and, where they do not settle, the bracketed passes. What the ranks
-decide on are sums over all of them, k and the temperature, which are the same everywhere.
+A start from the moments of the whole row, then plain passes until a first-order polish is enough; for the rows that they leave, the
+signed and the bracketed ones. What the ranks decide on are sums over all of them, k and the temperature, the same everywhere.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from sparsek.functional._implicit import solve_implicitly
+from sparsek.functional._polish import polish_rows, precision
 from sparsek.functional._reduction import Counts, count
 from sparsek.functional._saturated import check_counts, solve_counted
 from sparsek.functional._sigmoid_topk import SigmoidShape
+from sparsek.functional._threshold import accurate_sum, newton_rows, pass_rows, sum_is_coarse
 
 from ._agreement import Arguments
 from ._collectives import Replicated, Shards
+
+_PLAIN_PASSES = 5
+"""Passes before a row is left; it ends earlier if all rows are settled, or cannot be by plain sums."""
 
 
 def sharded_probs(arguments: Arguments, across: Shards) -> Tensor:
@@ -49,13 +54,35 @@ class _Sharded(SigmoidShape):
 
 
 def _solve(x: Tensor, k: Tensor, temperature: float | Tensor, across: Shards, validate: bool) -> tuple[Tensor, Tensor]:
-    here = count(x)
-    scores = torch.where(x.isfinite(), x, 0)
-    square = torch.linalg.vector_norm(scores, dim=-1, keepdim=True, dtype=torch.float64).square()
-    *sums, square = across.sums(*here, square)
-    counts = Counts(*sums)
+    probs = torch.empty_like(x, memory_format=torch.contiguous_format)
+    counts, square = _whole_moments(x, probs, across)
     check_counts(k, counts, validate)
-    return solve_counted(x, k, temperature, _start(k, temperature, counts, square), counts, across)
+    threshold, left = _descend(x, k, temperature, _start(k, temperature, counts, square), counts, probs, across)
+    if left.numel():
+        part = temperature[left] if isinstance(temperature, Tensor) else temperature
+        some = Counts(*(value[left] for value in counts))
+        probs[left], threshold[left] = solve_counted(x[left], k[left], part, threshold[left], some, across)
+    return probs, threshold
+
+
+def _whole_moments(x: Tensor, buffer: Tensor, across: Shards) -> tuple[Counts, Tensor]:
+    """Counts of whole rows and the sum of their squared finite scores, which each rank forms around its own mean."""
+    total = x.sum(-1, keepdim=True)
+    finite = None
+    if math.isfinite(total.sum().item()):
+        none = torch.zeros_like(total)
+        here = Counts(none, none + x.shape[-1], none, total)
+    else:
+        finite = x.isfinite()
+        here = count(x)
+    mean = (here.total / here.units.clamp_min(1)).to(x.dtype)
+    torch.sub(x, mean, out=buffer)
+    if finite is not None:
+        buffer.masked_fill_(~finite, 0)
+    square = torch.linalg.vector_norm(buffer, dim=-1, keepdim=True).double().square()
+    total = mean.double() * here.units
+    *sums, square = across.sums(*here._replace(total=total), square + mean.double() * total)
+    return Counts(*sums), square
 
 
 def _start(k: Tensor, temperature: float | Tensor, counts: Counts, square: Tensor) -> Tensor:
@@ -64,3 +91,29 @@ def _start(k: Tensor, temperature: float | Tensor, counts: Counts, square: Tenso
     variance = (square / counts.units - mean.square()).clamp_min(0)
     widening = (1 + (math.pi / 8) * variance / temperature**2).sqrt()
     return mean - torch.logit((k - counts.certain) / counts.units) * widening * temperature
+
+
+def _descend(
+    x: Tensor, k: Tensor, temperature: float | Tensor, start: Tensor, counts: Counts, probs: Tensor, across: Shards
+) -> tuple[Tensor, Tensor]:
+    """Plain passes into `probs`: thresholds, and which rows are left to the signed ones."""
+    limits = precision(x.dtype)
+    scale = temperature.to(x.dtype) if isinstance(temperature, Tensor) else temperature
+    valid = counts.units + counts.certain
+    target, number = torch.logit(k / valid).to(x.dtype), valid.to(x.dtype)
+    resolved = (k > counts.certain) & (k < valid) & (counts.broken == 0) & start.isfinite()
+    if not bool(resolved.any()):
+        return start, torch.arange(len(start), device=start.device)
+    threshold, step = start.to(x.dtype), torch.zeros_like(start, dtype=x.dtype)
+    for _ in range(_PLAIN_PASSES):
+        threshold = threshold - torch.where(resolved, step * scale, 0)
+        total, spread = pass_rows(x, threshold, scale, probs)
+        total, spread = across.sums(accurate_sum(probs) if sum_is_coarse(probs) else total, spread)
+        step = newton_rows(total.to(x.dtype), spread.to(x.dtype), target, number)
+        resolved = resolved & step.isfinite() & (spread >= limits.saturation * total)
+        settled = resolved & (step.abs() <= limits.first_order)
+        if bool((settled == resolved).all()):
+            break
+    polish_rows(probs, (k - total).to(x.dtype), spread.to(x.dtype), first_order=True)
+    threshold = threshold - torch.where(settled, step * scale, 0)
+    return threshold.double(), (~settled).squeeze(1).nonzero().squeeze(1)

@@ -37,13 +37,13 @@ def sigmoid_topk(
 
     - once, 14 whole numbers in all, by which the ranks agree that they can go on;
     - once, 5 numbers per row: counts, and the moments that the start is taken from;
-    - 4 numbers per row for each pass: 1 to 3 of them on ordinary scores, up to 10 otherwise;
-    - once, 2 numbers per row that remove the rounding of the sum (and 2 more if k = 0 or k = n somewhere);
-    - only for saturated or heavy-tailed rows that no 10 passes settle: a radix search for two order statistics, 8 times 30 counts
-      per row (16 times in float64), and passes between them, with 20 to 60 collectives altogether;
+    - 2 numbers per row for each pass: 1 to 3 of them on ordinary scores, at most 5;
+    - only for rows that these leave (saturated, heavy-tailed, far from 0, k = 0 or k = n): 4 numbers for each of up to 10 further
+      passes, and 2 that remove the rounding of the sum; and if that does not settle a row, a radix search for two order
+      statistics, 8 times 30 counts (16 times in float64), and passes between them: 10 to 60 collectives altogether;
     - with `hard`: 8 times 15 counts per row (16 times in float64), and 5 counts per row from each rank.
 
-    Ordinary rows take 4 to 6 collectives, and 2 of 1 number per row backward (3 with a gradient to the temperature, up to 7 where a
+    Ordinary rows take 3 to 5 collectives, and 2 of 1 number per row backward (3 with a gradient to the temperature, up to 7 where a
     row is saturated).
 
     The gradient is that of the implicit function theorem for a loss that is the **sum over ranks** of what each computes; with

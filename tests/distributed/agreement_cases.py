@@ -120,16 +120,16 @@ class Travelled:
 def a_handful_of_sums_travels(rank, world_size):
     batch, n = 3, 600
     for dtype in (torch.float32, torch.float64):
-        for seed, k in ((0, 32), (1, 300.5), (2, 590)):
+        for seed, k in ((0, 32), (1, 300.5), (2, 560)):
             x = leaf(part(torch.randn(batch, n, generator=seeded(seed)).to(dtype), rank, world_size))
             with Travelled() as forward:
                 loss = sigmoid_topk(x, leaf(torch.tensor(float(k)))).square().sum()
             with Travelled() as backward:
                 loss.backward()
-            head, moments, *passes, polish = forward.numbers
-            assert (head, moments, polish) == (WHOLE_NUMBERS, 5 * batch, 2 * batch)
+            head, moments, *passes = forward.numbers
+            assert (head, moments) == (WHOLE_NUMBERS, 5 * batch)
             assert 1 <= len(passes) <= 4, passes
-            assert set(passes) == {4 * batch}
+            assert set(passes) == {2 * batch}
             assert backward.numbers == [batch] * 2
     for dtype, rounds in {torch.float32: 8, torch.float64: 16}.items():
         x = part(torch.randn(batch, n, generator=seeded(3)).to(dtype), rank, world_size)
