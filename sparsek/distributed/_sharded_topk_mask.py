@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -25,22 +27,34 @@ def sharded_topk_mask(scores: Tensor, k: float | Tensor, across: Shards) -> Tens
     x = scores.reshape(batch.numel(), -1)
     target = torch.as_tensor(k, dtype=torch.float64, device=x.device).detach().expand(*batch, 1).reshape(-1, 1)
     whole, size = target.floor(), target.nan_to_num(0).ceil()
-    ordered = x.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+    kinds = _kinds(x)
+    ordered = x if kinds is None else x.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
     smallest = across.order_statistics(ordered, size.long()).masked_fill(size == 0, torch.inf)
-    above, at = x > smallest, x == smallest
-    before, outside = _place(x, above, at, whole, size, across)
-    last = torch.where(size > whole, target - whole, 1.0)
-    rank = before + at.cumsum(-1)  # counted from 1, right for the units at the smallest selected score
-    selected = torch.where(
-        at & (rank < size), 1.0, torch.where(at & (rank == size), last.to(x.dtype), above.to(x.dtype))
-    )
-    return selected.masked_fill(outside, torch.nan).view(scores.shape)
-
-
-def _place(x: Tensor, above: Tensor, at: Tensor, whole: Tensor, size: Tensor, across: Shards) -> tuple[Tensor, Tensor]:
-    """Units that come before this rank's ties in the order of the whole row, and the rows without an answer."""
-    kinds = (above, at, x > -torch.inf, x == torch.inf, x.isnan())
-    counts = all_gather(torch.cat([kind.sum(-1, keepdim=True) for kind in kinds], -1), across.group)
+    at = x == smallest
+    above = x > smallest
+    ties = _count(at)
+    counts = all_gather(torch.cat((_count(above), ties, *(kinds or _all_finite(x))), -1), across.group)
     num_above, _, valid, certain, broken = counts.sum(0).split(1, -1)
-    earlier = counts[: dist.get_rank(across.group), :, 1:2].sum(0)
-    return num_above + earlier, (broken > 0) | (valid < size) | (certain > whole) | ~(whole >= 0)
+    rank = num_above + counts[: dist.get_rank(across.group), :, 1:2].sum(0)  # of the first of this rank's ties, from 0
+    rank = rank + (at.cumsum(-1) if bool((ties > 1).any()) else 1)
+    last = torch.where(size > whole, target - whole, 1.0).to(x.dtype)
+    share = torch.where(rank < size, 1.0, torch.where(rank == size, last, 0.0))
+    outside = (broken > 0) | (valid < size) | (certain > whole) | ~(whole >= 0)
+    selected = torch.where(at, share.to(x.dtype), above.to(x.dtype))
+    return (selected.masked_fill_(outside, torch.nan) if bool(outside.any()) else selected).view(scores.shape)
+
+
+def _count(units: Tensor) -> Tensor:
+    return units.sum(-1, keepdim=True, dtype=torch.int32)
+
+
+def _kinds(x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Numbers of valid units, of those at +inf and of NaN; None if all of this rank's scores are finite."""
+    if math.isfinite(x.sum().item()):
+        return None
+    return _count(x > -torch.inf), _count(x == torch.inf), _count(x.isnan())
+
+
+def _all_finite(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    none = torch.zeros((len(x), 1), dtype=torch.int32, device=x.device)
+    return none + x.shape[-1], none, none
