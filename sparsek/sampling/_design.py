@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -115,9 +115,10 @@ class Design(ABC):
         shape = _broadcast(probs, states)
         if shape[len(shape) - probs.dim() :] != probs.shape:
             probs = probs.expand(shape)
-        rows = as_rows(probs, k, self.fixed_size)
-        units, possible = _states(states.expand(shape), rows, self.fixed_size)
-        output = self._log_prob(rows.probs, units, rows.size).masked_fill(~possible, -torch.inf)
+        kernel = self._kernel_log_prob(probs)
+        rows = as_rows(probs, k, self.fixed_size, look=kernel is None)
+        units, possible = _states(states.expand(shape), rows, self.fixed_size, look=kernel is None)
+        output = (kernel or self._log_prob)(rows.probs, units, rows.size).masked_fill(~possible, -torch.inf)
         return rows.poison(output.to(probs.dtype), 0).reshape(shape[:-1])
 
     def joint(self, probs: Tensor, *, k: float | Tensor | None = None) -> Tensor:
@@ -161,6 +162,10 @@ class Design(ABC):
             "use ConditionalPoisson() or Pivotal(), whose log_prob is exact"
         )
 
+    def _kernel_log_prob(self, probs: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """Return what does the work of `_log_prob` where values are not to be looked at; None where they are."""
+        return None
+
     def _joint(self, probs: Tensor, size: Tensor) -> Tensor:
         """Return joint inclusion probabilities: (rows, m) and (rows,) to (rows, m, m). The diagonal is not read."""
         raise NotImplementedError(
@@ -188,13 +193,13 @@ def _broadcast(probs: Tensor, sample: Tensor) -> torch.Size:
     return shape
 
 
-def _states(sample: Tensor, rows: Rows, fixed_size: bool) -> tuple[Tensor, Tensor]:
+def _states(sample: Tensor, rows: Rows, fixed_size: bool, look: bool) -> tuple[Tensor, Tensor]:
     """Return the sample as (draws, rows, m), its phantom filled in from the size, and where its size is possible."""
     n_rows = rows.probs.shape[0]
     draws = sample.shape[:-1].numel() // n_rows if n_rows else 0
     units = sample.to(rows.probs.dtype).reshape(draws, n_rows, rows.n)
     binary = (units == 0) | (units == 1)
-    if values_visible(units):
+    if look and values_visible(units):
         if not bool(binary.all()):
             raise ValueError(
                 f"sample must hold 0 and 1 only, got values from {units.min().item()} to {units.max().item()}"

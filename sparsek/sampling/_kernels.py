@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ class Arguments(NamedTuple):
     allowed: float
 
 
-def kernels_take(probs: Tensor, longest: float = math.inf) -> bool:
+def kernels_take(probs: Tensor, longest: int = sys.maxsize) -> bool:
     """Whether kernels draw from or score these rows, of at most `longest` units."""
     check_floating("probs", probs)
     check_dim("probs", probs, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -65,7 +66,7 @@ class Pivotal(Shuffled):
     smooth: ClassVar[bool] = False
 
     def _draw(self, probs: Tensor, k: float | Tensor | None, draws: int, generator: torch.Generator | None) -> Tensor:
-        if not kernels_take(probs, LONGEST):
+        if not _kernels_take(probs, LONGEST):
             return super()._draw(probs, k, draws, generator)
         from sparsek.kernels.triton._pivotal import pivotal_sample  # noqa: PLC0415 - loads Triton
 
@@ -102,6 +103,15 @@ class Pivotal(Shuffled):
         possible = possible & (state == (weight > 0.5)).all(-1)
         return total.masked_fill(~possible, -torch.inf)
 
+    def _kernel_log_prob(self, probs: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        if not _kernels_take(probs, sys.maxsize):
+            return None
+        from sparsek.kernels.triton._pivotal_score import LONGEST, pivotal_log_prob  # noqa: PLC0415 - loads Triton
+
+        if probs.shape[-1] >= LONGEST:  # with the phantom, too long
+            return self._log_prob
+        return lambda rows, sample, size: pivotal_log_prob(rows, sample)
+
     def _joint(self, probs: Tensor, size: Tensor) -> Tensor:
         rows, m = probs.shape
         width = 1 << max(m - 1, 0).bit_length()
@@ -122,6 +132,15 @@ class _Pair(NamedTuple):
     right: Tensor
     saturated: Tensor
     residual: Tensor
+
+
+def _kernels_take(probs: Tensor, longest: int) -> bool:
+    """Whether kernels take these rows, with a Triton that compiles trees well."""
+    if not kernels_take(probs, longest):
+        return False
+    from sparsek.kernels.triton._tournament import COMPILES_WELL  # noqa: PLC0415 - loads Triton
+
+    return COMPILES_WELL
 
 
 def _fight(weight: Tensor) -> _Pair:

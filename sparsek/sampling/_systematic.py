@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -82,6 +83,9 @@ class Systematic(Shuffled):
         lowest = torch.where(taken, lower, 0).flatten(-2).amax(-1)
         length = torch.where(taken, upper, 1).flatten(-2).amin(-1) - lowest
         return torch.where(length > 0, length, 1).log().masked_fill(length <= 0, -torch.inf)
+
+    def _kernel_log_prob(self, probs: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        return self._log_prob if kernels_take(probs) else None
 
     def _joint(self, probs: Tensor, size: Tensor) -> Tensor:
         ends = probs.cumsum(-1)
