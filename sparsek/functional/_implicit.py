@@ -69,7 +69,7 @@ def solve_implicitly(x: Tensor, k: float | Tensor, scale: float | Tensor, shape:
         probs, _ = _solve_op(x, _as_tensor(k, x), _as_tensor(scale, x), shape.name)
     elif torch._C._are_functorch_transforms_active():
         probs, _ = _Transformable.apply(x, k, scale, shape)
-    elif _derivable(x, k, scale):
+    elif derivable(x, k, scale):
         probs = _Implicit.apply(x, k, scale, shape)
     else:
         probs, _ = shape.solve(x, k, scale, validate=values_visible(x))
@@ -81,13 +81,13 @@ def _as_tensor(value: float | Tensor, like: Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else torch.ones(1, dtype=torch.float64, device=like.device) * value
 
 
-def _derivable(*values: float | Tensor) -> bool:
-    """Whether any derivative may be asked for: a graph is being recorded, or a forward-mode level is open."""
+def derivable(*values: float | Tensor) -> bool:
+    """Whether any derivative may be asked for: a graph is being recorded, or a forward-mode or transform level is open."""
     if torch.is_grad_enabled():
         for value in values:
             if isinstance(value, Tensor) and value.requires_grad:
                 return True
-    return torch.autograd.forward_ad._current_level >= 0
+    return torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 class _Gradient:

@@ -8,7 +8,7 @@ from torch import Tensor
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, check_positive
 from sparsek.kernels import native
 
-from ._implicit import RESOLVED, SHAPES, Shape, solve_implicitly
+from ._implicit import RESOLVED, SHAPES, Shape, derivable, solve_implicitly
 from ._reduction import WHOLE
 from ._threshold import solve
 from ._topk_mask import topk_mask
@@ -86,6 +86,8 @@ def sigmoid_topk(
         k = _column("k", k, scores)
     if isinstance(temperature, Tensor):
         temperature = _column("temperature", temperature, scores)
+    if hard and not derivable(input, k, temperature):
+        return topk_mask(input, k if not isinstance(k, Tensor) else k.squeeze(-1), dim, mask=mask)
     working = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
     probs = solve_implicitly(working, k, temperature, _SIGMOID)
     if working is not scores:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, inspectable, values_visible
 from sparsek.functional._rows import column
+from sparsek.kernels import native
 from sparsek.kernels._backend import triton_takes
 
 _LONGEST = 16_384
@@ -24,8 +25,8 @@ def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor |
     k this is a k-hot vector; with real k the first $\lfloor k \rfloor$ entries are 1 and the next one holds the
     fraction: the limit of :func:`sigmoid_topk` for temperature to 0, with ties broken by the lowest index.
 
-    The k-th largest value is found without sorting where k is at hand, ties at it are resolved only if there are any;
-    under `torch.compile` or `torch.func` a k that is a float or a tensor costs a stable sort. **No gradient** flows to
+    On the CPU, C++ bisects for the k-th largest value. Elsewhere it is found by `topk` where k is at hand, and ties at it
+    are resolved only if there are any; under `torch.func` a tensor k costs a stable sort. **No gradient** flows to
     `input` or `k`; `sigmoid_topk(..., hard=True)` is the operator with one.
 
     k = 0 gives zeros, k = n ones. Entries at +inf come first, masked ones and -inf are exactly 0 and do not count as
@@ -68,13 +69,36 @@ def topk_mask(input: Tensor, k: float | Tensor, dim: int = -1, *, mask: Tensor |
     if scores.numel() == 0:
         return torch.zeros_like(input)
     if fused:
-        return _by_kernel(scores, k).movedim(-1, dim)
+        selected = _by_kernel(scores, k)
+    elif torch.compiler.is_compiling():
+        wanted = k if isinstance(k, Tensor) else torch.ones((), dtype=torch.float64, device=scores.device) * k
+        selected = _mask_op(scores, wanted)
+    else:
+        selected = _of_rows(scores, k, validate=values_visible(scores))
+    return selected.movedim(-1, dim)
+
+
+def _of_rows(scores: Tensor, k: float | Tensor, *, validate: bool) -> Tensor:
+    selected = _by_native(scores, k)
+    if selected is not None:
+        return selected
     whole, fraction = _split(k, scores)
     if not isinstance(whole, Tensor) or inspectable(scores, whole):
-        selected = _by_threshold(scores, whole, fraction)
-    else:
-        selected = _by_sort(scores, whole, fraction)
-    return selected.movedim(-1, dim)
+        return _by_threshold(scores, whole, fraction, validate)
+    return _by_sort(scores, whole, fraction, validate)
+
+
+# Under torch.compile the selection is one opaque operator, as the solve is.
+
+
+@torch.library.custom_op("sparsek::topk_mask", mutates_args=())
+def _mask_op(scores: Tensor, k: Tensor) -> Tensor:
+    return _of_rows(scores, k, validate=False).contiguous()
+
+
+@_mask_op.register_fake
+def _(scores: Tensor, k: Tensor) -> Tensor:
+    return torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
 
 
 def _fits_a_kernel(scores: Tensor) -> bool:
@@ -82,6 +106,19 @@ def _fits_a_kernel(scores: Tensor) -> bool:
     if scores.shape[-1] > _LONGEST or not triton_takes(scores):
         return False
     return torch.compiler.is_compiling() or inspectable(scores)
+
+
+def _by_native(scores: Tensor, k: float | Tensor) -> Tensor | None:
+    """By C++; None where it does not run, or where some row has no answer and the refusal is left to tensor operations."""
+    rows = scores.reshape(-1, scores.shape[-1])
+    rows = rows if rows.dtype.itemsize > 2 else rows.float()
+    if not inspectable(scores) or not native.takes(rows, "topk_mask"):
+        return None
+    if isinstance(k, Tensor):
+        k = k.detach().double()
+        k = k.item() if k.numel() == 1 else k.expand(scores.shape[:-1]).reshape(-1, 1)
+    selected = native.topk_mask(rows, k)
+    return None if selected is None else selected.view(scores.shape).to(scores.dtype)
 
 
 def _by_kernel(scores: Tensor, k: float | Tensor) -> Tensor:
@@ -105,12 +142,12 @@ def _split(k: float | Tensor, scores: Tensor) -> tuple[int | Tensor, float | Ten
     return k.floor().long(), k - k.floor()
 
 
-def _by_threshold(scores: Tensor, whole: int | Tensor, fraction: float | Tensor) -> Tensor:
+def _by_threshold(scores: Tensor, whole: int | Tensor, fraction: float | Tensor, validate: bool) -> Tensor:
     """Compare with the smallest selected value; ties at it cost a cumulative sum where there are any."""
     size = whole + (fraction > 0)
     threshold = _smallest_selected(scores, size)
     if not inspectable(scores):
-        return _resolve_ties(scores, threshold, whole, fraction)
+        return _resolve_ties(scores, threshold, whole, fraction, validate)
     inside = scores >= threshold
     clear = (_count(inside) == size) & threshold.isfinite()
     if not isinstance(fraction, Tensor) and fraction == 0:
@@ -119,7 +156,7 @@ def _by_threshold(scores: Tensor, whole: int | Tensor, fraction: float | Tensor)
         at = scores == threshold
         clear &= _count(at) == 1
         selected = torch.where(at, _last(fraction, scores), inside.to(scores.dtype))
-    return selected if bool(clear.all()) else _resolve_ties(scores, threshold, whole, fraction)
+    return selected if bool(clear.all()) else _resolve_ties(scores, threshold, whole, fraction, validate)
 
 
 def _count(units: Tensor) -> Tensor:
@@ -148,33 +185,35 @@ def _smallest_selected(scores: Tensor, size: int | Tensor) -> Tensor:
     return scores.topk(n - size + 1, dim=-1, largest=False, sorted=False).values.amax(-1, keepdim=True)
 
 
-def _resolve_ties(scores: Tensor, threshold: Tensor, whole: int | Tensor, fraction: float | Tensor) -> Tensor:
+def _resolve_ties(
+    scores: Tensor, threshold: Tensor, whole: int | Tensor, fraction: float | Tensor, validate: bool
+) -> Tensor:
     size = whole + (fraction > 0)
     above = scores > threshold
     at = scores == threshold
     rank = _count(above) + at.cumsum(-1)  # counted from 1, right for the entries at the threshold
     selected = (above | (at & (rank <= size))).to(scores.dtype)
     selected = torch.where(at & (rank == size), _last(fraction, scores), selected)
-    return _refuse(scores, selected, whole, size)
+    return _refuse(scores, selected, whole, size, validate)
 
 
-def _by_sort(scores: Tensor, whole: Tensor, fraction: float | Tensor) -> Tensor:
+def _by_sort(scores: Tensor, whole: Tensor, fraction: float | Tensor, validate: bool) -> Tensor:
     """The same by ranks: one route for every k, which a compiler need not specialise."""
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     rank = torch.arange(scores.shape[-1], device=scores.device)
     ranked = torch.where(rank < whole, 1.0, torch.where(rank == whole, fraction, 0.0)).to(scores.dtype)
     selected = torch.zeros_like(scores).scatter(-1, order, ranked.expand(scores.shape))
-    return _refuse(scores, selected, whole, whole + (fraction > 0))
+    return _refuse(scores, selected, whole, whole + (fraction > 0), validate)
 
 
-def _refuse(scores: Tensor, selected: Tensor, whole: int | Tensor, size: int | Tensor) -> Tensor:
+def _refuse(scores: Tensor, selected: Tensor, whole: int | Tensor, size: int | Tensor, validate: bool) -> Tensor:
     """Raise, or answer NaN in that row, where k has no answer; NaN too where a score is NaN."""
     num_infinite = (scores == torch.inf).sum(-1, keepdim=True)
     num_valid = (scores > -torch.inf).sum(-1, keepdim=True)
     broken = scores.isnan().any(-1, keepdim=True)
     few = (num_valid < size) & ~broken
     many = num_infinite > whole
-    if values_visible(scores):
+    if validate:
         if bool(few.any()):
             raise ValueError(f"k must be at most the number of valid units, {int(num_valid.min())} in one row")
         if bool((many & ~broken).any()):

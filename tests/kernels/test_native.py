@@ -10,11 +10,12 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from sparsek.functional import _implicit as implicit
-from sparsek.functional import sigmoid_topk
+from sparsek.functional import sigmoid_topk, topk_mask
 from sparsek.kernels import Backend, available, native, use_backends
 from sparsek.kernels import _backend as backend_module
 from sparsek.kernels.native import _build as build_module
 from sparsek.kernels.native import _sigmoid_topk as calls
+from sparsek.kernels.native._call import function
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "functional"))
 from sigmoid_oracle import KINDS, scores
@@ -86,7 +87,7 @@ def passes(x, k, temperature=1.0):
     numbers = ctypes.c_double(k), ctypes.c_double(temperature)
     columns = [part for number in numbers for part in (ctypes.addressof(number), 0)]
     probs, threshold = torch.empty_like(x), torch.empty(len(x), dtype=torch.float64)
-    solve = calls._function("solve", x.dtype)
+    solve = function("sigmoid_topk", "solve", x.dtype, *calls._SOLVE)
     solve(x.data_ptr(), x.stride(0), probs.data_ptr(), *x.shape, *columns, threshold.data_ptr(), count, 1)
     return list(count.raw)
 
@@ -173,10 +174,10 @@ def fresh_build(tmp_path, monkeypatch):
     """A cache folder of its own, and no library loaded yet."""
     monkeypatch.setenv("SPARSEK_CACHE", str(tmp_path))
     build_module.load.cache_clear()
-    calls._function.cache_clear()
+    function.cache_clear()
     yield tmp_path
     build_module.load.cache_clear()
-    calls._function.cache_clear()
+    function.cache_clear()
 
 
 def test_built_once_and_kept(fresh_build):
@@ -225,3 +226,40 @@ def test_a_context_chooses_and_restores():
     with pytest.raises(ValueError, match="k must be"), use_backends(Backend.EAGER):
         sigmoid_topk(x, 4)
     assert native.takes(x)
+
+
+@pytest.mark.parametrize("n", [1, 2, 16, 63, 1000, 16_384, 16_385, 100_000])
+@pytest.mark.parametrize("kind", ["normal", "ties", "equal", "infinite"])
+def test_hard_selection_is_the_same(n, kind):
+    x = torch.randn(3, n, generator=torch.Generator().manual_seed(n))
+    if kind == "ties":
+        x = (2 * x).round() / 2 * torch.tensor([1.0, -0.0, 1e30])[:, None]
+    elif kind == "equal":
+        x = torch.full((3, n), -0.0)
+        x[1, ::2] = 0.0
+    elif kind == "infinite":
+        x[x > 2.5], x[x < -1.5] = torch.inf, -torch.inf
+    valid, certain = int((x > -torch.inf).sum(-1).min()), int((x == torch.inf).sum(-1).max())
+    for k in {
+        certain,
+        min(certain + 0.25, valid),
+        (certain + valid) // 2,
+        (certain + valid) / 2,
+        max(valid - 0.5, certain),
+        valid,
+    }:
+        with use_backends(Backend.EAGER):
+            expected = topk_mask(x, k)
+        found = topk_mask(x, k)
+        assert torch.equal(found, expected), k
+
+
+def test_hard_selection_without_an_answer_is_refused_as_before():
+    x = torch.tensor([[1.0, torch.nan, 0.0], [torch.inf, torch.inf, 0.0], [-torch.inf, 1.0, 0.0]])
+    assert topk_mask(x[:1], 1).isnan().all()
+    with pytest.raises(ValueError, match="entries at"):
+        topk_mask(x[1:2], 1)
+    with pytest.raises(ValueError, match="valid units"):
+        topk_mask(x[2:], 3)
+    compiled = torch.compile(lambda t: topk_mask(t, 1), fullgraph=True, backend="aot_eager")
+    assert compiled(x).isnan().all(-1).tolist() == [True, True, False]
