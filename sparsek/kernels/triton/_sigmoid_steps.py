@@ -4,7 +4,7 @@ A threshold is kept as pivot + T·shift, with a float32 pivot among the scores, 
 in float32, subtracted exactly, and the rest. Sums come from the small side of every sigmoid, $r = σ(-|z|)$, with the units above
 the threshold counted:
 
-$$\sum_i σ(z_i) - k = (\#\{z_i > 0\} - k) + \sum_i ±r_i,$$
+$$\sum_i σ(z_i) - k = (\#\{z_i ≥ 0\} - k) + \sum_i ±r_i,$$
 
 so the residual keeps its relative accuracy however hard the selection is. A unit at −inf adds nothing, one at +inf counts as above.
 Tiles are (rows, units); whatever belongs to a row is a vector.
@@ -12,9 +12,16 @@ Tiles are (rows, units); whatever belongs to a row is a vector.
 
 from __future__ import annotations
 
+import os
+
+import torch
 import triton
 import triton.language as tl
 
+_PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")
+"""Whether two instructions may be named that Triton gives only with a guard for subnormal numbers around them, ten for one."""
+_SIGN = tl.constexpr(-(2**31))
+_LOG2_E = tl.constexpr(1.4426950408889634)
 _LARGEST = tl.constexpr(3.0e38)
 _TRUSTED = tl.constexpr(4)
 """Passes in which a Newton step inside the bracket is taken as it is; later ones must halve the bracket in two passes."""
@@ -57,25 +64,60 @@ def standardise_single(x: tl.tensor, pivot: tl.tensor, shift: tl.tensor, inverse
 
 
 @triton.jit
+def exp_of_minus(size: tl.tensor) -> tl.tensor:
+    """exp(−size) for what is not negative; 0 where that is subnormal."""
+    if _PTX:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [size * (-_LOG2_E)], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.exp(-size)
+
+
+@triton.jit
+def reciprocal(value: tl.tensor) -> tl.tensor:
+    """1 / value for normal numbers."""
+    if _PTX:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [value], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / value
+
+
+@triton.jit
+def is_above(z: tl.tensor) -> tl.tensor:
+    """Whether a unit counts as above the threshold: its sign bit is clear."""
+    return z.to(tl.int32, bitcast=True) >= 0
+
+
+@triton.jit
+def _against(z: tl.tensor, value: tl.tensor) -> tl.tensor:
+    """A positive value with the sign that z has not."""
+    sign = (z.to(tl.int32, bitcast=True) & _SIGN) ^ _SIGN
+    return (value.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def sides(z: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """The larger side of every sigmoid, the smaller one, and the smaller one with the sign it has in the residual."""
-    size = tl.exp(-tl.abs(z))
-    large = 1.0 / (1.0 + size)
+    size = exp_of_minus(tl.abs(z))
+    large = reciprocal(1.0 + size)
     small = size * large
-    return large, small, tl.where(z > 0, -small, small)
+    return large, small, _against(z, small)
 
 
 @triton.jit
 def count_above(z: tl.tensor) -> tl.tensor:
     """Units above the threshold, per row."""
-    return tl.sum((z > 0).to(tl.int32), axis=1)
+    return tl.sum(z.to(tl.int32, bitcast=True) >> 31, axis=1) + z.shape[1]
 
 
 @triton.jit
 def taylor_sums(z: tl.tensor, small: tl.tensor, large: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Sums over the row of the first four derivatives of σ at z."""
     slope = small * large
-    tilt = tl.where(z > 0, small - large, large - small)
+    tilt = _against(z, large - small)
     square = slope * slope
     first = tl.sum(slope, axis=1)
     second = tl.sum(slope * tilt, axis=1)
@@ -106,10 +148,10 @@ def taylor_shift(
 def taylor(z: tl.tensor, small: tl.tensor, large: tl.tensor, shift: tl.tensor) -> tl.tensor:
     """σ(z + shift) to fourth order, inside [0, 1]."""
     slope = small * large
-    tilt = tl.where(z > 0, small - large, large - small)
+    tilt = _against(z, large - small)
     c = shift[:, None]
     series = 1.0 + c * (0.5 * tilt + c * ((1.0 - 6.0 * slope) / 6.0 + c * tilt * (1.0 - 12.0 * slope) / 24.0))
-    probs = tl.where(z > 0, large, small) + c * slope * series
+    probs = tl.where(is_above(z), large, small) + c * slope * series
     return tl.minimum(tl.maximum(probs, 0.0), 1.0)
 
 

@@ -28,21 +28,25 @@ _PROBIT = tl.constexpr(0.39269908169872414)
 
 
 @triton.jit
-def census(x: tl.tensor, mask: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Per row of at most 2^14 units, the number of finite ones, of those at +inf, and whether there is a NaN."""
-    kinds = tl.where(tl.abs(x) < float("inf"), 1, tl.where(x == float("inf"), 1 << 15, 0))
-    packed = tl.sum(tl.where(mask, kinds, 0), axis=1)
-    wrong = tl.max(tl.where(x == x, 0, 1), axis=1)  # noqa: PLR0124 - false for a NaN alone
-    return packed & ((1 << 15) - 1), packed >> 15, wrong
+def census(x: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Per row, how many units are finite, how many at +inf, whether there is a NaN; the extremes and sum of the finite ones.
 
-
-@triton.jit
-def extremes(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """Smallest and largest finite unit of each row; (inf, −inf) if there is none."""
-    finite = tl.abs(x) < float("inf")
-    least = tl.min(tl.where(finite, x, float("inf")), axis=1)
-    most = tl.max(tl.where(finite, x, -float("inf")), axis=1)
-    return least, most
+    Rows without +inf and NaN, whose sum is finite, are counted with few instructions; −inf is where there is no unit.
+    """
+    there = x != -float("inf")
+    units = tl.sum(there.to(tl.int32), axis=1)
+    least, most = tl.min(tl.where(there, x, float("inf")), axis=1), tl.max(x, axis=1)
+    total = tl.sum(tl.where(there, x, 0.0), axis=1)
+    certain, wrong = tl.zeros_like(units), tl.zeros_like(units)
+    if tl.max((tl.abs(total) < float("inf")).to(tl.int32) ^ 1, axis=0) > 0:
+        finite = tl.abs(x) < float("inf")
+        units = tl.sum(finite.to(tl.int32), axis=1)
+        certain = tl.sum((x == float("inf")).to(tl.int32), axis=1)
+        wrong = tl.max((x == x).to(tl.int32) ^ 1, axis=1)  # noqa: PLR0124 - false for a NaN alone
+        least = tl.min(tl.where(finite, x, float("inf")), axis=1)
+        most = tl.max(tl.where(finite, x, -float("inf")), axis=1)
+        total = tl.sum(tl.where(finite, x, 0.0), axis=1)
+    return units, certain, wrong, least, most, total
 
 
 @triton.jit
@@ -59,12 +63,18 @@ def safe_bracket(
 
 @triton.jit
 def _moments_start(
-    x: tl.tensor, least: tl.tensor, most: tl.tensor, units: tl.tensor, odds: tl.tensor, inverse: tl.tensor
+    x: tl.tensor,
+    least: tl.tensor,
+    most: tl.tensor,
+    total: tl.tensor,
+    units: tl.tensor,
+    odds: tl.tensor,
+    inverse: tl.tensor,
 ) -> tuple[tl.tensor, tl.tensor]:
     """Mean, and the shift from it that is right for bell-shaped scores."""
     finite = tl.abs(x) < float("inf")
     count = tl.maximum(units.to(tl.float32), 1.0)
-    mean = tl.sum(tl.where(finite, x, 0.0), axis=1) / count
+    mean = total / count
     mean = tl.where((mean >= least) & (mean <= most), mean, 0.5 * least + 0.5 * most)
     deviation = tl.where(finite, (x - mean[:, None]) * inverse[:, None], 0.0)
     variance = tl.sum(deviation * deviation, axis=1) / count
@@ -135,6 +145,7 @@ def solve_by_moments(
     units: tl.tensor,
     least: tl.tensor,
     most: tl.tensor,
+    total: tl.tensor,
     temperature: tl.tensor,
     is_open: tl.tensor,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
@@ -147,6 +158,7 @@ def solve_by_moments(
         units: Finite units.
         least: Smallest of them.
         most: Largest of them.
+        total: Their sum; infinite where it overflows.
         temperature: T, float64.
         is_open: 1 where certain < k < certain + units, else 0: those rows are not looked at.
 
@@ -157,7 +169,7 @@ def solve_by_moments(
     k, others = free_and_others(target, certain, units, is_open)
     least, most = tl.where(is_open > 0, least, 0.0), tl.where(is_open > 0, most, 0.0)
     odds = log_odds(k, others)
-    pivot, start = _moments_start(x, least, most, units, odds, inverse)
+    pivot, start = _moments_start(x, least, most, total, units, odds, inverse)
     pivot = tl.where(is_open > 0, pivot, 0.0)
     low, high = safe_bracket(least, most, odds, pivot, inverse)
     start = tl.minimum(tl.maximum(start, low), high)
@@ -181,8 +193,8 @@ def solve_by_order(
 ) -> tuple[tl.tensor, tl.tensor]:
     """Thresholds of any open rows, as pivot and float64 shift: guarded Newton between two order statistics.
 
-    Their gap is either narrow or one in whose middle every sigmoid is 0 or 1, so the passes are enough. Arguments as in
-    :func:`solve_by_moments`.
+    Their gap is either narrow or one in whose middle every sigmoid is 0 or 1, so the passes are enough. Arguments are those
+    of :func:`solve_by_moments`.
     """
     inverse = inverse_of(temperature)
     k, others = free_and_others(target, certain, units, is_open)

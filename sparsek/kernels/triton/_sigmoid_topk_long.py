@@ -37,7 +37,7 @@ from ._sigmoid_long_row import (
     sums_of,
 )
 from ._sigmoid_steps import inverse_of, log_odds, sides, standardise, taylor
-from ._sigmoid_tile import census, extremes, safe_bracket, solve_by_moments
+from ._sigmoid_tile import census, safe_bracket, solve_by_moments
 
 SAMPLE = 8192
 """Units of the subsample."""
@@ -100,14 +100,13 @@ def _start_kernel(
     x = tl.load(x_ptr + row[:, None] * x_row + unit[None, :] * x_unit, mask=mask, other=-float("inf")).to(tl.float32)
     target = tl.load(k_ptr + row * k_row)
     temperature = tl.load(temperature_ptr + row * temperature_row)
-    units, certain, _ = census(x, mask)
-    least, most = extremes(x)
+    units, certain, _, least, most, total = census(x)
     share = target * tl.sum(mask.to(tl.int32), axis=1).to(tl.float64) / n
     free = tl.maximum(share - certain.to(tl.float64), 1.0e-2 * share)
     free = tl.minimum(tl.maximum(free, 1.0e-12), units.to(tl.float64) - 1.0e-6)
     target = certain.to(tl.float64) + free
     is_open = tl.where(units > 0, 1, 0)
-    pivot, shift, _ = solve_by_moments(x, target, certain, units, least, most, temperature, is_open)
+    pivot, shift, _ = solve_by_moments(x, target, certain, units, least, most, total, temperature, is_open)
     start = pivot + shift * temperature.to(tl.float32)
     start = tl.where(tl.abs(start) <= 3.0e38, start, pivot)
     field = tl.arange(0, FIELDS)
@@ -148,8 +147,7 @@ def _pass_kernel(
         pivot, shift = field_of(state, PIVOT).to(tl.float32), field_of(state, SHIFT)
         sums = sums_of(standardise(x, pivot, shift, temperature, inverse_of(temperature)))
         if FIRST:
-            units, certain, wrong = census(x, mask)
-            least, most = extremes(x)
+            units, certain, wrong, least, most, _ = census(x)
             sums = record(sums, units, certain, wrong, least, most)
         sink = partial_ptr + (row * chunks + chunk) * FIELDS + tl.arange(0, FIELDS)
         tl.store(sink, sums)
@@ -239,7 +237,9 @@ def _output_kernel(
     status = field_of(state, STATUS).to(tl.int32)
     z = standardise(x, pivot, shift, temperature, inverse_of(temperature))
     large, small, _ = sides(z)
-    probs = fill_limits(taylor(z, small, large, last.to(tl.float32)), x, status)
+    probs = taylor(z, small, large, last.to(tl.float32))
+    if tl.max(status, axis=0) != SOLVED:
+        probs = fill_limits(probs, x, status)
     tl.store(probs_ptr + row * n + unit[None, :], probs.to(probs_ptr.dtype.element_ty), mask=mask)
     if chunk == 0:
         least, most = field_of(state, LEAST), field_of(state, MOST)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ._sigmoid_steps import exp_of_minus, reciprocal
+
 _UNDERFLOW = tl.constexpr(-60.0)
 _CERTAIN = tl.constexpr(39.0)
 """Distance from which a unit that is alone on the upper side has probability exactly 1."""
@@ -19,8 +21,8 @@ _CERTAIN = tl.constexpr(39.0)
 @triton.jit
 def densities(z: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """D = σ(z) σ(−z), and σ(|z|) squared."""
-    size = tl.exp(-tl.abs(z))
-    large = 1.0 / (1.0 + size)
+    size = exp_of_minus(tl.abs(z))
+    large = reciprocal(1.0 + size)
     square = large * large
     return size * square, square
 
@@ -37,7 +39,7 @@ def side_sums(
 ) -> tuple[tl.tensor, tl.tensor]:
     """Σa and Σa·g over the units of a side, relative to the nearest."""
     there = tl.where(closest < float("inf"), closest, 0.0)[:, None]
-    weight = tl.where(side, tl.exp(tl.minimum(there - tl.abs(z), 0.0)) * square, 0.0)
+    weight = tl.where(side, exp_of_minus(tl.maximum(tl.abs(z) - there, 0.0)) * square, 0.0)
     return tl.sum(weight, axis=1), tl.sum(tl.where(side, weight * grad, 0.0), axis=1)
 
 
