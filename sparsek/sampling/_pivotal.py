@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sparsek._validation import inspectable
+from sparsek.kernels import native
+
 from ._kernels import arguments, kernels_take
 from ._rows import as_number
 from ._shuffle import Shuffled
@@ -74,6 +77,8 @@ class Pivotal(Shuffled):
         return sample
 
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
+        if probs.numel() > 0 and inspectable(probs) and native.takes(probs, "pivotal"):
+            return native.pivotal(probs, draws, generator)
         rounds, weight = [], probs
         while weight.shape[-1] > 1:
             share, full, residual = _shares(weight)

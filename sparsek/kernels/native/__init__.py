@@ -4,9 +4,10 @@ from ._build import BuildError as BuildError
 from ._build import build as build
 from ._build import load as load
 from ._call import takes as takes
+from ._pivotal import pivotal as pivotal
 from ._sigmoid_topk import PASSES as PASSES
 from ._sigmoid_topk import pull_back as pull_back
 from ._sigmoid_topk import solve as solve
 from ._topk_mask import topk_mask as topk_mask
 
-__all__ = ["PASSES", "BuildError", "build", "load", "pull_back", "solve", "takes", "topk_mask"]
+__all__ = ["PASSES", "BuildError", "build", "load", "pivotal", "pull_back", "solve", "takes", "topk_mask"]

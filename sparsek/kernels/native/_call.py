@@ -14,7 +14,7 @@ from sparsek.kernels._backend import Backend, allows
 
 from ._build import load
 
-POINTER, LONG, DOUBLE, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int
+POINTER, LONG, DOUBLE, INT, SEED = ctypes.c_void_p, ctypes.c_long, ctypes.c_double, ctypes.c_int, ctypes.c_uint64
 
 _SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 _TYPES = (Tensor, torch.nn.Parameter)

@@ -1,0 +1,27 @@
+"""Calls of pivotal.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._call import INT, LONG, POINTER, SEED, function, plain
+
+_TYPES = (POINTER, LONG, POINTER, LONG, LONG, LONG, SEED, INT)
+
+
+def pivotal(probs: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
+    """Tournament pivotal samples of each row, (draws, rows, n) bool.
+
+    Args:
+        probs: (rows, n) float64 with whole sums.
+        draws: Number of draws of each row.
+        generator: Source of the seed.
+    """
+    rows, n = probs.shape
+    probs = plain(probs)
+    sample = torch.empty((draws, rows, n), dtype=torch.bool)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    draw = function("pivotal", "pivotal", probs.dtype, *_TYPES)
+    draw(probs.data_ptr(), probs.stride(0), sample.data_ptr(), rows, n, draws, seed, torch.get_num_threads())
+    return sample
