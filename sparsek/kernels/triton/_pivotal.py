@@ -36,12 +36,23 @@ def pivotal_sample(
         allowed: How far it may lie from k, in units of max(1, k).
     """
     rows, n = probs.shape
-    output = probs.new_empty(draws, rows, n)
-    if output.numel() == 0:
-        return output
-    if n > 1 << TREE:
-        sample_long_rows(probs, k, seed, output, phantom, near, allowed)
-        return output
+    output = torch.empty(draws, rows, n, dtype=probs.dtype, device=probs.device)
+    if output.numel() > 0:
+        write = sample_short_rows if n <= 1 << TREE else sample_long_rows
+        write(probs, k, seed, output, phantom, near, allowed)
+    return output
+
+
+@pivotal_sample.register_fake
+def _(probs: Tensor, k: Tensor | None, seed: Tensor, draws: int, phantom: bool, near: float, allowed: float) -> Tensor:
+    return torch.empty(draws, *probs.shape, dtype=probs.dtype, device=probs.device)
+
+
+def sample_short_rows(
+    probs: Tensor, k: Tensor | None, seed: Tensor, output: Tensor, phantom: bool, near: float, allowed: float
+) -> None:
+    """Write the samples to `output` (draws, rows, n), in one launch. The rest is as in `pivotal_sample`."""
+    draws, rows, n = output.shape
     leaves = max(triton.next_power_of_2(n), 2)
     k_stride = 0 if k is None else k.stride(0)
     height, tree = max(_TILE // leaves, 1), stages(leaves)
@@ -51,12 +62,6 @@ def pivotal_sample(
         R=height, N=leaves, A=tree[0], B=tree[1], C=tree[2],
         num_warps=4 if leaves <= _TILE else 8,
     )  # fmt: skip
-    return output
-
-
-@pivotal_sample.register_fake
-def _(probs: Tensor, k: Tensor | None, seed: Tensor, draws: int, phantom: bool, near: float, allowed: float) -> Tensor:
-    return probs.new_empty(draws, *probs.shape)
 
 
 @triton.jit(do_not_specialize=["total", "rows"])

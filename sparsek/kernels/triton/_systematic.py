@@ -24,23 +24,28 @@ def systematic_sample(
     """Draw k-hot samples with one uniform number each. Arguments, shapes and bad rows are as in `pivotal_sample`."""
     rows, n = probs.shape
     output = torch.empty(draws, rows, n, dtype=probs.dtype, device=probs.device)
-    if output.numel() == 0:
-        return output
-    if n > _BLOCK:
-        sample_long_rows(probs, k, seed, output, phantom, near, allowed)
-        return output
-    width = triton.next_power_of_2(n)
-    height = max(_TILE // width, 1)
-    _sample_rows[(triton.cdiv(draws * rows, height),)](
-        probs, k, seed, output, draws * rows, rows, n, *probs.stride(), 0 if k is None else k.stride(0), near, allowed,
-        HAS_K=k is not None, PHANTOM=phantom, R=height, N=width, num_warps=4 if width <= _TILE else 8,
-    )  # fmt: skip
+    if output.numel() > 0:
+        write = sample_short_rows if n <= _BLOCK else sample_long_rows
+        write(probs, k, seed, output, phantom, near, allowed)
     return output
 
 
 @systematic_sample.register_fake
 def _(probs: Tensor, k: Tensor | None, seed: Tensor, draws: int, phantom: bool, near: float, allowed: float) -> Tensor:
     return torch.empty(draws, *probs.shape, dtype=probs.dtype, device=probs.device)
+
+
+def sample_short_rows(
+    probs: Tensor, k: Tensor | None, seed: Tensor, output: Tensor, phantom: bool, near: float, allowed: float
+) -> None:
+    """Write the samples to `output` (draws, rows, n), in one launch."""
+    draws, rows, n = output.shape
+    width = triton.next_power_of_2(n)
+    height = max(_TILE // width, 1)
+    _sample_rows[(triton.cdiv(draws * rows, height),)](
+        probs, k, seed, output, draws * rows, rows, n, *probs.stride(), 0 if k is None else k.stride(0), near, allowed,
+        HAS_K=k is not None, PHANTOM=phantom, R=height, N=width, num_warps=4 if width <= _TILE else 8,
+    )  # fmt: skip
 
 
 def sample_long_rows(

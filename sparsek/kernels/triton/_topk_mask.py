@@ -28,8 +28,18 @@ def topk_mask_rows(scores: Tensor, k: Tensor) -> Tensor:
         k: In float64, may be real.
     """
     output = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
-    if output.numel() == 0:
-        return output
+    if output.numel() > 0:
+        select_rows(scores, k, output)
+    return output
+
+
+@topk_mask_rows.register_fake
+def _(scores: Tensor, k: Tensor) -> Tensor:
+    return torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
+
+
+def select_rows(scores: Tensor, k: Tensor, output: Tensor) -> None:
+    """Write the selection to `output` (rows, n)."""
     rows, n = scores.shape
     width = triton.next_power_of_2(n)
     height = max(_TILE // width, 1)
@@ -37,12 +47,6 @@ def topk_mask_rows(scores: Tensor, k: Tensor) -> Tensor:
         scores, k, output, rows, n, *scores.stride(), k.stride(0),
         SHIFT=_ZERO_BITS[scores.dtype], R=height, N=width, num_warps=min(max(width // 512, 4), 16),
     )  # fmt: skip
-    return output
-
-
-@topk_mask_rows.register_fake
-def _(scores: Tensor, k: Tensor) -> Tensor:
-    return torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
 
 
 @triton.jit
