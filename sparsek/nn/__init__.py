@@ -1,27 +1,47 @@
 """Modules: selectors, routers, mixtures of experts. Their parts are small immutable objects.
 
 - :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
-- :class:`Router` sends each token to k experts by a gate (:class:`SigmoidTopKGate`, :class:`SoftmaxGate`), a selection
-  (:class:`HardTopK`, :class:`Sampled`) and a balancer (:class:`DualBias` moves a bias and adds no loss, :class:`SwitchLoss` adds
-  one, :class:`NoBalance`). It returns a :class:`Routing`, losses included, and stores nothing.
+- :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
+
+  - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`;
+  - selection, which experts: :class:`HardTopK`, :class:`Sampled`, :class:`ExpertChoice` (not causal);
+  - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
+    :class:`DenseStraightThrough`, :class:`DefaultVector`;
+  - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`), a loss
+    (:class:`SwitchLoss`, :class:`ZLoss`), several (:class:`Balancers`) or :class:`NoBalance`.
 - :class:`MixtureOfExperts` runs the chosen experts on their tokens, without dropping any.
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
 """
 
 from ._attention import CausalSelfAttention as CausalSelfAttention
 from ._balance import Balancer as Balancer
-from ._balance import DualBias as DualBias
+from ._balance import Balancers as Balancers
 from ._balance import NoBalance as NoBalance
 from ._balance import SwitchLoss as SwitchLoss
+from ._balance import ZLoss as ZLoss
+from ._bias import DualBias as DualBias
+from ._bias import SignBias as SignBias
 from ._embedding import ContextEmbedding as ContextEmbedding
+from ._expert_choice import ExpertChoice as ExpertChoice
 from ._experts import Experts as Experts
 from ._gate import Gate as Gate
+from ._gate import SigmoidGate as SigmoidGate
 from ._gate import SigmoidTopKGate as SigmoidTopKGate
 from ._gate import SoftmaxGate as SoftmaxGate
+from ._gradient import Carried as Carried
+from ._gradient import Gated as Gated
+from ._gradient import Gradient as Gradient
+from ._gradient import HorvitzThompson as HorvitzThompson
+from ._gradient import TopKOnly as TopKOnly
+from ._gradient_absent import DefaultVector as DefaultVector
+from ._gradient_absent import DenseStraightThrough as DenseStraightThrough
+from ._gradient_absent import DoublyRobust as DoublyRobust
 from ._mixture_of_experts import MixtureOfExperts as MixtureOfExperts
 from ._mixture_of_experts import MixtureOutput as MixtureOutput
+from ._quantile import QuantileBalance as QuantileBalance
 from ._router import Router as Router
-from ._router import Routing as Routing
+from ._routing import ExpertOutputs as ExpertOutputs
+from ._routing import Routing as Routing
 from ._selection import HardTopK as HardTopK
 from ._selection import Sampled as Sampled
 from ._selection import Selection as Selection
@@ -31,23 +51,38 @@ from ._transformer import TransformerOutput as TransformerOutput
 
 __all__ = [
     "Balancer",
+    "Balancers",
+    "Carried",
     "CausalSelfAttention",
     "ContextEmbedding",
+    "DefaultVector",
+    "DenseStraightThrough",
+    "DoublyRobust",
     "DualBias",
+    "ExpertChoice",
+    "ExpertOutputs",
     "Experts",
     "Gate",
+    "Gated",
+    "Gradient",
     "HardTopK",
+    "HorvitzThompson",
     "KHotSelector",
     "MixtureOfExperts",
     "MixtureOutput",
     "MoETransformer",
     "NoBalance",
+    "QuantileBalance",
     "Router",
     "Routing",
     "Sampled",
     "Selection",
+    "SigmoidGate",
     "SigmoidTopKGate",
+    "SignBias",
     "SoftmaxGate",
     "SwitchLoss",
+    "TopKOnly",
     "TransformerOutput",
+    "ZLoss",
 ]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from sparsek._validation import check_positive
@@ -16,7 +17,7 @@ class Gate(ABC):
     """A map from router logits to one number per expert, and to the weights of the chosen ones.
 
     Attributes:
-        on_capped_simplex: Whether the marginals are inclusion probabilities: in [0, 1] and summing to k.
+        on_capped_simplex: Whether the marginals are inclusion probabilities at every k: in [0, 1] and summing to k.
     """
 
     on_capped_simplex: ClassVar[bool]
@@ -24,6 +25,14 @@ class Gate(ABC):
     def check(self, k: int, num_experts: int) -> None:
         """Refuse a `k` at which this gate has no meaning or no gradient; by default none."""
         return
+
+    def gives_inclusion(self, k: int) -> bool:
+        """Whether the marginals at this `k` are inclusion probabilities, from which a design can draw."""
+        return self.on_capped_simplex
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """What the balance bias is added to and the k largest are taken of, increasing in the logits: by default they."""
+        return logits
 
     @abstractmethod
     def marginals(self, logits: Tensor, k: int) -> Tensor:
@@ -62,10 +71,11 @@ class SoftmaxGate(Gate):
 
     def check(self, k: int, num_experts: int) -> None:
         """Refuse normalised weights at k = 1."""
-        if self.normalise and k == 1:
-            raise ValueError(
-                "normalise must be False at k = 1: the normalised weight is constantly 1 and the gate gets no gradient"
-            )
+        _check_normalise(self.normalise, k)
+
+    def gives_inclusion(self, k: int) -> bool:
+        """At k = 1 a softmax is a law on experts."""
+        return k == 1
 
     def marginals(self, logits: Tensor, k: int) -> Tensor:
         """Softmax of the logits."""
@@ -73,7 +83,68 @@ class SoftmaxGate(Gate):
 
     def weights(self, marginals: Tensor) -> Tensor:
         """The probabilities of the chosen, divided by their sum if `normalise`."""
-        return marginals / marginals.sum(-1, keepdim=True) if self.normalise else marginals
+        return _share(marginals) if self.normalise else marginals
+
+
+@dataclass(frozen=True)
+class SigmoidGate(Gate):
+    r"""An affinity per expert on its own, $s = \sigma(\text{logits})$; over the sum of the chosen if `normalise`.
+
+    The gate of DeepSeek-V3. The balance bias is added to $s$, not to the logits, so the rates of
+    :class:`SignBias` in the literature (0.001) apply as they are. Marginals do not sum to k: no design can draw from
+    them.
+
+    Args:
+        normalise: Whether the k weights of a token sum to `scale`. Refused at k = 1, where the weight would be constant
+            and the gate without a gradient; pass False there.
+        scale: Factor on all weights, above 0 (2.5 in DeepSeek-V3).
+
+    Example:
+        >>> import torch
+        >>> gate = SigmoidGate()
+        >>> s = gate.marginals(torch.zeros(4), 2)
+        >>> s, gate.weights(s[:2])
+        (tensor([0.5000, 0.5000, 0.5000, 0.5000]), tensor([0.5000, 0.5000]))
+
+    References:
+        DeepSeek-AI, 2024, "DeepSeek-V3 Technical Report", https://arxiv.org/abs/2412.19437
+    """
+
+    normalise: bool = True
+    scale: float = 1.0
+
+    on_capped_simplex: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+
+    def check(self, k: int, num_experts: int) -> None:
+        """Refuse normalised weights at k = 1."""
+        _check_normalise(self.normalise, k)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The affinities: the bias moves these."""
+        return logits.sigmoid()
+
+    def marginals(self, logits: Tensor, k: int) -> Tensor:
+        """Sigmoid of the logits."""
+        return logits.sigmoid()
+
+    def weights(self, marginals: Tensor) -> Tensor:
+        """The affinities of the chosen, divided by their sum if `normalise`, times `scale`."""
+        return self.scale * (_share(marginals) if self.normalise else marginals)
+
+
+def _share(marginals: Tensor) -> Tensor:
+    """Divide by the sum; 0 where all are 0."""
+    return marginals / marginals.sum(-1, keepdim=True).clamp_min(torch.finfo(marginals.dtype).tiny)
+
+
+def _check_normalise(normalise: bool, k: int) -> None:
+    if normalise and k == 1:
+        raise ValueError(
+            "normalise must be False at k = 1: the normalised weight is constantly 1 and the gate gets no gradient"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ._experts import Experts
-from ._router import Routing
+from ._router import Router
+from ._routing import Routing
+from ._slot_outputs import SlotOutputs
 
 
 class Routes(Protocol):
@@ -91,10 +93,13 @@ class MixtureOfExperts(nn.Module):
         """
         routing = self.router(input, mask, generator)
         tokens = input.flatten(0, -2)
-        output = self._combine(tokens, routing.indices.flatten(0, -2), routing.weights.flatten(0, -2))
-        return MixtureOutput(output.view(input.shape), routing)
+        output, ran = self._combine(tokens, routing.indices.flatten(0, -2), routing.weights.flatten(0, -2))
+        output = output.view(input.shape)
+        if isinstance(self.router, Router):
+            output, routing = self.router.complete(output, routing, ran)
+        return MixtureOutput(output, routing)
 
-    def _combine(self, tokens: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    def _combine(self, tokens: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, SlotOutputs]:
         """Sum the weighted outputs of the chosen experts, (T, d) from (T, d), (T, k) and (T, k)."""
         slots = indices.flatten()
         counts = slots.new_zeros(self.num_experts + 1).index_add(0, slots + 1, torch.ones_like(slots))
@@ -102,4 +107,5 @@ class MixtureOfExperts(nn.Module):
         owner = order // indices.shape[-1]
         outputs = self.experts(tokens.index_select(0, owner), counts[1:])
         weighted = outputs * weights.flatten().index_select(0, order).unsqueeze(-1).to(outputs.dtype)
-        return torch.zeros_like(tokens, dtype=outputs.dtype).index_add(0, owner, weighted)
+        output = torch.zeros_like(tokens, dtype=outputs.dtype).index_add(0, owner, weighted)
+        return output, SlotOutputs(self.experts, tokens, outputs, counts[1:])

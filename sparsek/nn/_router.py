@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sparsek.functional import expert_load
 
-from ._balance import Balancer, NoBalance
+from ._balance import Balancer, NoBalance, alone
 from ._gate import Gate, SigmoidTopKGate
+from ._gradient import Gated, Gradient, TopKOnly, moving
+from ._gradient_absent import RunAllBackward
+from ._output_mean import OutputMean
+from ._routing import ExpertOutputs, Routing
 from ._selection import HardTopK, Selection
-
-
-class Routing(NamedTuple):
-    """What a router decides for tokens of shape (...): the only thing that a mixture of experts needs to know."""
-
-    indices: Tensor
-    """(..., k) int64: the experts of each token; −1 is a slot without an expert (padding)."""
-    weights: Tensor
-    """(..., k): the weights with which their outputs are added; 0 at unrouted slots. Carries the gradient to the
-    logits."""
-    marginals: Tensor
-    """(..., experts): the gate's number for every expert: inclusion probabilities that sum to k, or a softmax that
-    sums to 1."""
-    logits: Tensor
-    """(..., experts): the router's scores before any bias, at least float32."""
-    losses: dict[str, Tensor]
-    """Terms to add to the objective, by name, already multiplied by their coefficients. Never stored anywhere else."""
-    stats: dict[str, Tensor]
-    """Detached measurements by name; `load` (experts,) int64: slots per expert, padding excluded."""
 
 
 class Router(nn.Module):
     r"""Scores tokens against experts, chooses k of them, weighs and balances them. Each part is an object.
 
-    $\text{logits} = W x$, in float32 at least, also under autocast. The `selection` picks experts by logits + bias, the
-    `gate` weighs them, the `balancer` adds a loss or moves the bias. A forward pass changes nothing: the caller hands
-    the routing of every training batch to :meth:`observe`, and calls :meth:`step` after every optimizer step, so
-    gradient accumulation and recomputed activations count each batch once, evaluation moves nothing, and the bias comes
-    from previous batches only: a causal model stays causal.
+    $\text{logits} = W x$, in float32 at least, also under autocast. The `selection` picks experts by the gate's scores
+    + bias, the `gate` weighs them, the `gradient` says what the gate learns from, the `balancer` adds a loss or moves
+    the bias. A forward pass changes nothing: the caller hands the routing of every training batch to :meth:`observe`,
+    and calls :meth:`step` after every optimizer step, so gradient accumulation and recomputed activations count each
+    batch once, evaluation moves nothing, and the bias comes from previous batches only: a causal model stays causal.
+
+    In a data-parallel run (`torch.distributed` initialised), :meth:`step` adds up the counts of all processes, which
+    must all call it; so must a forward pass in training mode if the balancer has a loss. They travel in the group
+    `process_group`, by default that of all processes.
+
+    A token whose logits are not finite is routed nowhere: indices −1, weights 0, no part in any loss or count but
+    `stats["invalid"]`, and no gradient.
 
     Shape:
         - input: (..., d_model).
@@ -52,14 +46,16 @@ class Router(nn.Module):
         k: Experts per token, in [1, E].
         gate: Logits to weights; by default `SigmoidTopKGate()`.
         selection: Which experts; by default `HardTopK()`.
+        gradient: What the gate learns from; by default `TopKOnly()`.
         balancer: What keeps the load even; by default `NoBalance()`.
 
     Attributes:
-        bias: (E,) buffer, saved with the module: added to the logits for the selection. Mean zero.
-        load: (E,) int64 buffer, not saved: slots per expert since the last :meth:`step`.
+        bias: (E,) buffer, float32 at least, saved: added to the scores for the selection. Mean zero.
+        process_group: Which processes share the batch; None: all.
 
     Raises:
-        ValueError: If a size is out of range, or the parts do not fit each other.
+        ValueError: If a size is out of range, or the parts do not fit each other; on loading a state of another number
+            of experts.
 
     Example:
         >>> from sparsek.nn import DualBias, Router
@@ -74,7 +70,6 @@ class Router(nn.Module):
     """
 
     bias: Tensor
-    load: Tensor
 
     def __init__(
         self,
@@ -84,6 +79,7 @@ class Router(nn.Module):
         *,
         gate: Gate | None = None,
         selection: Selection | None = None,
+        gradient: Gradient | None = None,
         balancer: Balancer | None = None,
     ) -> None:
         super().__init__()
@@ -95,12 +91,35 @@ class Router(nn.Module):
         self.d_model, self.num_experts, self.k = d_model, num_experts, int(k)
         self.gate = SigmoidTopKGate() if gate is None else gate
         self.selection = HardTopK() if selection is None else selection
+        self.gradient = TopKOnly() if gradient is None else gradient
         self.balancer = NoBalance() if balancer is None else balancer
-        self.gate.check(self.k, num_experts)
-        self.selection.check(self.gate)
+        self._check_parts()
         self.weight = nn.Parameter(torch.randn(num_experts, d_model) * d_model**-0.5)
         self.register_buffer("bias", torch.zeros(num_experts))
-        self.register_buffer("load", torch.zeros(num_experts, dtype=torch.int64), persistent=False)
+        decay = getattr(self.gradient, "decay", 0.0)
+        self.output_mean = OutputMean(num_experts, d_model, decay) if self.gradient.uses_means else None
+        self.process_group: dist.ProcessGroup | None = None
+        self._counts: dict[str, Tensor] = {}
+
+    def _check_parts(self) -> None:
+        self.gate.check(self.k, self.num_experts)
+        self.selection.check(self.gate, self.k)
+        self.gradient.check(self.selection)
+        if self.selection.balanced and self.balancer.moves_bias:
+            raise ValueError(
+                f"balancer must not move a bias under {self.selection}, whose load is even by construction, "
+                f"got {self.balancer}"
+            )
+
+    @property
+    def causal(self) -> bool:
+        """Whether the experts of a token depend on no other token of the call."""
+        return self.selection.causal
+
+    @property
+    def load(self) -> Tensor:
+        """(E,) int64: slots per expert that were observed since the last :meth:`step`, in this process."""
+        return self._counts.get("load", self._nothing()["load"])
 
     def forward(self, input: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Routing:
         """Route tokens.
@@ -118,19 +137,21 @@ class Router(nn.Module):
             ValueError: If the last dimension is not `d_model`, or `mask` does not fit.
         """
         self._check(input, mask)
-        if mask is not None:
-            input = input.masked_fill(~mask[..., None], 0)
-        logits = self._logits(input)
-        bias = self.bias.to(logits.dtype)
-        indices, weights, marginals = self.selection(
-            logits, bias, self.k, self.gate, training=self.training, generator=generator
-        )
-        if mask is not None:
-            indices = indices.masked_fill(~mask[..., None], -1)
-            weights = weights.masked_fill(~mask[..., None], 0)
+        real = torch.ones_like(input[..., 0], dtype=torch.bool) if mask is None else mask
+        logits, valid = self._logits(input, real)
+        gated, indices, scores = self._choose(logits, valid, generator)
+        weights, absent = self.gradient(gated)
+        weights = weights.masked_fill(indices < 0, 0).to(input.dtype)
+        absent = None if absent is None else absent.masked_fill(~valid[..., None], 0)
         load = expert_load(indices, self.num_experts)
-        losses = self.balancer.losses(marginals, load, mask)
-        return Routing(indices, weights.to(input.dtype), marginals, logits, losses, {"load": load})
+        stats = {
+            "load": load,
+            "balance": self.balancer.measure(scores, load, self.k, valid),
+            "invalid": (real & ~valid).sum(),
+            "unrouted": (real & (indices < 0).all(-1)).sum(),
+        }
+        losses = self.balancer.losses(logits, gated.marginals, load, valid, self._average())
+        return Routing(indices, weights, gated.marginals, logits, losses, stats, absent)
 
     def _check(self, input: Tensor, mask: Tensor | None) -> None:
         if input.shape[-1:] != (self.d_model,):
@@ -141,24 +162,121 @@ class Router(nn.Module):
                 f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
 
-    def _logits(self, input: Tensor) -> Tensor:
+    def _logits(self, input: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and which tokens are real with finite ones; the logits of all others are 0, without gradient."""
         dtype = torch.promote_types(input.dtype, torch.float32)
+        finite = real & input.isfinite().all(-1)
         with torch.autocast(input.device.type, enabled=False):
-            return nn.functional.linear(input.to(dtype), self.weight.to(dtype))
+            clean = input.masked_fill(~finite[..., None], 0).to(dtype)
+            logits = nn.functional.linear(clean, self.weight.to(dtype))
+        valid = finite & logits.isfinite().all(-1)
+        return logits.masked_fill(~valid[..., None], 0), valid
+
+    def _choose(self, logits: Tensor, valid: Tensor, generator: torch.Generator | None) -> tuple[Gated, Tensor, Tensor]:
+        """What the gate says of the chosen experts, which these are, and the scores that chose them."""
+        bias = self.bias.to(logits.dtype)
+        marginals = self.gate.marginals(logits + bias if self.selection.sampled else logits, self.k)
+        scores = (self.gate.scores(logits) + bias).detach()
+        indices = self.selection(
+            scores, marginals.detach(), self.k, mask=valid, training=self.training, generator=generator
+        ).masked_fill(~valid[..., None], -1)
+        slots = indices.clamp_min(0)
+        chosen = marginals.gather(-1, slots).masked_fill(indices < 0, 0)
+        weights = 1 + moving(chosen) if self.selection.sampled else self.gate.weights(chosen)
+        taken = torch.zeros_like(marginals, dtype=torch.uint8).scatter_add(-1, slots, (indices >= 0).to(torch.uint8))
+        drawn = self.selection.sampled and self.training
+        return Gated(weights, chosen, marginals, taken.bool(), drawn), indices, scores
+
+    def complete(self, output: Tensor, routing: Routing, outputs: ExpertOutputs) -> tuple[Tensor, Routing]:
+        """Add to the output of a mixture what its gradient wants of the experts that were not run.
+
+        Shape:
+            - output: (..., d_model), the weighted sum of the chosen experts.
+
+        Args:
+            output: That sum.
+            routing: The routing behind it; nothing changes if its `absent` is None and the gradient keeps no means.
+            outputs: What the experts gave.
+
+        Returns:
+            The output, and the routing with the statistics that :meth:`observe` needs.
+        """
+        if self.output_mean is not None and self.training:
+            total, count = outputs.sums()
+            routing = routing._replace(stats=routing.stats | {"output_sum": total.detach(), "output_count": count})
+        if routing.absent is None:
+            return output, routing
+        weights, means = routing.absent.flatten(0, -2), self.output_mean
+        rest = means(weights) if means is not None else RunAllBackward.apply(weights, self.d_model, outputs)
+        return output + rest.view(output.shape).to(output.dtype), routing
 
     @torch.no_grad()
     def observe(self, routing: Routing) -> None:
-        """Add the load of one training batch to the counts of this optimizer step; nothing in eval mode."""
+        """Add the counts of one training batch to those of this optimizer step; nothing in eval mode."""
         if self.training:
-            self.load += routing.stats["load"]
+            for name in ("load", "balance", "output_sum", "output_count"):
+                if name in routing.stats:
+                    value = routing.stats[name].detach()
+                    self._counts[name] = self._counts[name] + value if name in self._counts else value
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the bias by the counts since the last step and clear them; nothing without counts."""
-        self.bias.copy_(self.balancer.update(self.bias, self.load))
-        self.load.zero_()
+        """Move the bias (and the mean outputs) by what was observed since the last step, and forget that.
+
+        Nothing moves where nothing was observed.
+        """
+        counts, self._counts = self._counts, {}
+        if not counts and self._size() == 1:
+            return
+        for name, empty in self._nothing().items():
+            counts[name] = self._sum(counts.get(name, empty))
+        moved = self.balancer.update(self.bias, counts["balance"])
+        self.bias.copy_(torch.where(counts["load"].sum() > 0, moved, self.bias))
+        if self.output_mean is not None:
+            self.output_mean.update(counts["output_sum"], counts["output_count"])
+
+    def _nothing(self) -> dict[str, Tensor]:
+        """The counts of no token."""
+        load = torch.zeros(self.num_experts, dtype=torch.int64, device=self.bias.device)
+        scores = self.bias.new_zeros(0, self.num_experts)
+        counts = {"load": load, "balance": self.balancer.measure(scores, load, self.k, None)}
+        if self.output_mean is not None:
+            counts |= {"output_sum": torch.zeros_like(self.output_mean.mean), "output_count": load}
+        return counts
+
+    def _size(self) -> int:
+        """How many processes share the batch."""
+        return dist.get_world_size(self.process_group) if dist.is_available() and dist.is_initialized() else 1
+
+    def _sum(self, value: Tensor) -> Tensor:
+        value = value.to(self.bias.device, copy=True)
+        if self._size() > 1:
+            dist.all_reduce(value, group=self.process_group)
+        return value
+
+    def _average(self) -> Callable[[Tensor], Tensor]:
+        """The mean over processes while training; evaluation batches of processes may differ in number."""
+        if not self.training or self._size() == 1:
+            return alone
+        return lambda value: self._sum(value) / self._size()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
+        """Convert and move as any module does, but keep the bias in float32 at least: small steps vanish in less."""
+        kept = self.bias
+        super()._apply(fn, recurse)
+        if self.bias.dtype.itemsize < kept.dtype.itemsize and self.bias.dtype.itemsize < torch.float32.itemsize:
+            self.bias = kept.to(self.bias.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is not None and len(weight) != self.num_experts:
+            raise ValueError(
+                f"state_dict must hold a router of {self.num_experts} experts at '{prefix}weight', got {len(weight)}"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """The configuration, for `print`."""
-        parts = f"gate={self.gate}, selection={self.selection}, balancer={self.balancer}"
+        parts = f"gate={self.gate}, selection={self.selection}, gradient={self.gradient}, balancer={self.balancer}"
         return f"{self.d_model}, num_experts={self.num_experts}, k={self.k}, {parts}"

@@ -1,10 +1,10 @@
-"""Selections: which k experts a token takes, and what carries the gradient to the gate."""
+"""Selections: which experts a token takes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,61 +14,65 @@ from sparsek.sampling import Design, Pivotal
 from ._gate import Gate
 
 
-class Selected(NamedTuple):
-    """What a selection returns, for scores of shape (..., experts)."""
-
-    indices: Tensor
-    """(..., k): the experts of each token, best first where they are ranked."""
-    weights: Tensor
-    """(..., k): the weights of those experts, with a gradient to the logits."""
-    marginals: Tensor
-    """(..., experts): the gate's number for every expert."""
-
-
 class Selection(ABC):
-    """A choice of k experts per token: a small immutable object."""
+    """A choice of experts per token: a small immutable object.
 
-    def check(self, gate: Gate) -> None:
+    Attributes:
+        causal: Whether the experts of a token depend on that token alone (and on chance).
+        sampled: Whether experts are drawn while training, with the gate's marginals as inclusion probabilities. Their
+            forward weight is then 1: the expected output is the mixture by marginals.
+        balanced: Whether the load is even by construction, so that a bias would have nothing to move.
+    """
+
+    causal: ClassVar[bool] = True
+    sampled: ClassVar[bool] = False
+    balanced: ClassVar[bool] = False
+
+    def check(self, gate: Gate, k: int) -> None:
         """Refuse a gate that this selection cannot use; by default none."""
         return
 
     @abstractmethod
     def __call__(
         self,
-        logits: Tensor,
-        bias: Tensor,
+        scores: Tensor,
+        marginals: Tensor,
         k: int,
-        gate: Gate,
         *,
+        mask: Tensor,
         training: bool,
         generator: torch.Generator | None = None,
-    ) -> Selected:
+    ) -> Tensor:
         """Choose.
 
         Shape:
-            - logits: (..., experts).
-            - bias: (experts,).
+            - scores, marginals: (..., experts).
+            - mask: (...).
+            - output: (..., k), int64.
 
         Args:
-            logits: Router logits.
-            bias: Balance bias, added to the logits for the choice.
+            scores: The gate's scores plus the balance bias, detached.
+            marginals: The gate's number for every expert, detached.
             k: Experts per token.
-            gate: What turns logits into weights.
+            mask: True = a real token; what is chosen for others is thrown away.
             training: Whether the model trains; every selection is deterministic otherwise.
             generator: Source of randomness; only stochastic selections read it.
+
+        Returns:
+            The experts of each token, best first where they are ranked; −1 = none.
         """
 
 
-def _top_indices(scores: Tensor, k: int) -> Tensor:
+def top_indices(scores: Tensor, k: int) -> Tensor:
     """Indices of the k largest, best first, ties to the lowest index (which `torch.topk` does not promise)."""
-    return scores.detach().sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
 @dataclass(frozen=True)
 class HardTopK(Selection):
-    """The k largest of logits + bias, weighted by the gate at the logits alone: the bias moves the choice only.
+    """The k largest of scores + bias; the weights are the gate's at the logits alone: the bias moves the choice only.
 
-    Ties go to the lowest index. The gradient reaches the logits through the weights of the chosen experts.
+    Ties go to the lowest index.
 
     References:
         Wang et al., 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts",
@@ -77,30 +81,37 @@ class HardTopK(Selection):
 
     def __call__(
         self,
-        logits: Tensor,
-        bias: Tensor,
+        scores: Tensor,
+        marginals: Tensor,
         k: int,
-        gate: Gate,
         *,
+        mask: Tensor,
         training: bool,
         generator: torch.Generator | None = None,
-    ) -> Selected:
+    ) -> Tensor:
         """Choose the k largest."""
-        marginals = gate.marginals(logits, k)
-        indices = _top_indices(logits + bias, k)
-        return Selected(indices, gate.weights(marginals.gather(-1, indices)), marginals)
+        return top_indices(scores, k)
 
 
 @dataclass(frozen=True)
 class Sampled(Selection):
     r"""A k-hot sample from a πps design with inclusion probabilities $\pi$ = the gate at logits + bias.
 
-    Forward, every drawn expert has weight 1, so the expected output is $\sum_i \pi_i f_i(x)$; backward, the weight
-    passes its gradient to $\pi_i$ (straight-through on the chosen units: the others' outputs are not computed, so their
-    terms are missing). Each token draws its own sample. In eval mode the k largest are taken, with weight 1.
+    Forward, every drawn expert has weight 1, so the expected output is $\sum_i \pi_i f_i(x)$. Each token draws its own
+    sample, independently of the others. In eval mode the k largest are taken, with weight 1.
+
+    Under activation checkpointing pass no `generator`: the recomputed forward pass must draw the same experts, and
+    `torch.utils.checkpoint` restores the state of the default generator only.
 
     Args:
         design: A design of fixed size.
+
+    Example:
+        >>> import torch
+        >>> from sparsek.nn import Router
+        >>> router = Router(4, num_experts=3, k=1, selection=Sampled())
+        >>> router(torch.randn(5, 4)).weights.flatten()
+        tensor([1., 1., 1., 1., 1.], grad_fn=...)
 
     References:
         Bengio, Léonard & Courville, 2013, "Estimating or Propagating Gradients Through Stochastic Neurons",
@@ -109,30 +120,28 @@ class Sampled(Selection):
 
     design: Design = field(default_factory=Pivotal)
 
+    sampled: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not self.design.fixed_size:
             raise ValueError(f"design must have a fixed size, got {self.design}; Pivotal() has")
 
-    def check(self, gate: Gate) -> None:
-        """Refuse a gate whose marginals are not inclusion probabilities."""
-        if not gate.on_capped_simplex:
+    def check(self, gate: Gate, k: int) -> None:
+        """Refuse a gate whose marginals are not inclusion probabilities at this k."""
+        if not gate.gives_inclusion(k):
             raise ValueError(
-                f"gate must give inclusion probabilities that sum to k, got {gate}; SigmoidTopKGate() gives them"
+                f"gate must give inclusion probabilities that sum to k = {k}, got {gate}; SigmoidTopKGate() gives them"
             )
 
     def __call__(
         self,
-        logits: Tensor,
-        bias: Tensor,
+        scores: Tensor,
+        marginals: Tensor,
         k: int,
-        gate: Gate,
         *,
+        mask: Tensor,
         training: bool,
         generator: torch.Generator | None = None,
-    ) -> Selected:
+    ) -> Tensor:
         """Draw k experts while training; take the k largest otherwise."""
-        marginals = gate.marginals(logits + bias, k)
-        scores = self.design.sample(marginals.detach(), k=k, generator=generator) if training else logits + bias
-        indices = _top_indices(scores, k)
-        chosen = marginals.gather(-1, indices)
-        return Selected(indices, 1 + (chosen - chosen.detach()), marginals)
+        return top_indices(self.design.sample(marginals, k=k, generator=generator) if training else scores, k)

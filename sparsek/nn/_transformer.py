@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ._attention import CausalSelfAttention
 from ._embedding import ContextEmbedding
 from ._mixture_of_experts import MixtureOfExperts, MixtureOutput
-from ._router import Router, Routing
+from ._router import Router
+from ._routing import Routing
 
 
 class TransformerOutput(NamedTuple):
