@@ -49,11 +49,13 @@ def test_samples_follow_the_law(row, backend):
 def test_a_wrong_law_is_seen():
     """The sabotaged twin: pairs of another order have another law."""
 
-    class Reversed(Pivotal):
-        def sample(self, probs, *args, **kwargs):
-            return super().sample(probs.flip(-1), *args, **kwargs).flip(-1)
+    order = torch.tensor([0, 2, 1, 3, 4, 5])  # its own inverse
 
-    assert p_value(Reversed(), ROWS["whole"], seed=3) < 1e-4
+    class OtherPairs(Pivotal):
+        def sample(self, probs, *args, **kwargs):
+            return super().sample(probs[order], *args, **kwargs)[..., order]
+
+    assert p_value(OtherPairs(), ROWS["whole"], seed=3) < 1e-4
 
 
 def test_sizes_and_inclusion_at_a_million_units():
