@@ -34,8 +34,9 @@ class Design(ABC):
     $π = ⌈k⌉ - k$ is put after the last unit and dropped after the draw. A row's sum counts as a whole number within
     $2·10^{-6} \max(1, k)$ ($10^{-12} \max(1, k)$ in float64); passing `k` settles it. Samples carry no gradient.
 
-    Values are checked in eager mode. Under `torch.compile`, `torch.func` transforms, or `python -O`, a row with NaN, with
-    entries outside [0, 1], or whose sum is not its k, gives NaN in that row alone.
+    Values are checked in eager mode. Under `torch.compile`, `torch.func` transforms, or `python -O`, and where a Triton
+    kernel draws or scores (`Pivotal` and `Systematic` on CUDA, up to float32), nothing waits for values: a row with NaN,
+    with entries outside [0, 1], or whose sum is not its k, gives NaN in that row alone.
 
     A subclass writes `_sample`, and `_log_prob` and `_joint` where they can be computed.
 

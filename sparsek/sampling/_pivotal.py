@@ -43,6 +43,9 @@ class Pivotal(Shuffled):
     undecided have $π_{ij} = 0$. Units with π = 0 are never taken and units with π = 1 always, so k = 0 takes none and
     k = n all.
 
+    On CUDA, in float32 or lower and with Triton 3.4, kernels draw from rows of up to 16,777,215 units and score rows of
+    up to 4,095, from the same law with other random numbers; their scores have first derivatives only.
+
     Args:
         shuffle: Whether each draw and row pairs its units in a fresh random order, which comes close to the largest
             entropy. `log_prob` then takes the :class:`Draw` and scores the sample given its order; `joint` is not

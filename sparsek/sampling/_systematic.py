@@ -32,6 +32,9 @@ class Systematic(Shuffled):
     overlap of the intervals of i and j modulo 1. Units with π = 0 are never taken and units with π = 1 always, so k = 0
     takes none and k = n all.
 
+    On CUDA, in float32 or lower, Triton kernels draw from the same law with other random numbers; they sum in fixed
+    point, with 62 bits after the point.
+
     Args:
         shuffle: Whether each draw and row lays its units out in a fresh random order. `log_prob` then takes the
             :class:`Draw` and scores the sample given its order; `joint` is not available.

@@ -28,6 +28,7 @@ from sparsek.kernels.triton import (  # noqa: E402 - loads Triton
 )
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 NAN = float("nan")
 LAWS = {Pivotal(): oracles.pivotal_law, Systematic(): oracles.systematic_law}
 SHORT = {Pivotal(): _pivotal.sample_short_rows, Systematic(): _systematic.sample_short_rows}
@@ -222,3 +223,16 @@ def test_draws_and_scores_compile_as_one_graph(design):
     )
     assert (sample.sum(-1) == 2).all()
     assert not torch.equal(sample, compiled(probs)[0]) or not torch.equal(sample, compiled(probs)[0])
+
+
+@every
+@pytest.mark.skipif(INTERPRETED, reason="a CPU tensor has nothing to wait for")
+def test_nothing_waits_for_the_device(design):
+    probs = torch.full((4, 10), 0.25, device=DEVICE, requires_grad=True)
+    k = torch.full((4,), 2.5, device=DEVICE)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sample = design.sample(probs, (3,), k=k, generator=seeded())
+        design.log_prob(probs, sample, k=k).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

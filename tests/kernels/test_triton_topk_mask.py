@@ -21,6 +21,7 @@ if not (INTERPRETED or torch.cuda.is_available()):
 from sparsek.kernels.triton._topk_mask import select_rows, topk_mask_rows  # noqa: E402 - loads Triton
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 INF, NAN = float("inf"), float("nan")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -119,3 +120,14 @@ def test_compiles_as_one_graph():
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(5)).to(DEVICE)
     with use_backends(Backend.TRITON):
         assert torch.equal(torch.compile(topk_mask, fullgraph=True, backend="aot_eager")(x, 2), topk_mask(x, 2))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="a CPU tensor has nothing to wait for")
+def test_nothing_waits_for_the_device():
+    x, k = torch.randn(4, 10, device=DEVICE), torch.full((4,), 2.5, device=DEVICE)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        topk_mask(x, k)
+        topk_mask(x, 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
