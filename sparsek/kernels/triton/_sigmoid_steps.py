@@ -58,12 +58,6 @@ def standardise(
 
 
 @triton.jit
-def standardise_single(x: tl.tensor, pivot: tl.tensor, shift: tl.tensor, inverse: tl.tensor) -> tl.tensor:
-    """The same for a float32 shift that is small against 1e7: accurate where x is near the pivot."""
-    return (x - pivot[:, None]) * inverse[:, None] - shift[:, None]
-
-
-@triton.jit
 def exp_of_minus(size: tl.tensor) -> tl.tensor:
     """exp(−size) for what is not negative; 0 where that is subnormal."""
     if _PTX:

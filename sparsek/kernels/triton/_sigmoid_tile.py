@@ -14,7 +14,6 @@ from ._sigmoid_steps import (
     newton_step,
     sides,
     standardise,
-    standardise_single,
 )
 
 _STOP = tl.constexpr(0.25)
@@ -100,7 +99,7 @@ def _refine(
 ) -> tuple[tl.tensor, tl.tensor]:
     """Steps of the open rows, until all are solved or `limit` passes are spent; a solved row no longer moves.
 
-    Shifts are float64 where `exact`, else float32, which costs a fraction on short rows.
+    Where `exact`, `x` are scores and shifts float64; else `x` is (scores − pivot)/T and shifts are float32, at a fraction of the cost.
     """
     anchor = pivot * inverse
     earlier = high - low
@@ -108,11 +107,7 @@ def _refine(
     passes = 0
     active = tl.max(is_open, axis=0)
     while active > 0:
-        z = (
-            standardise(x, pivot, shift, temperature, inverse)
-            if exact
-            else standardise_single(x, pivot, shift, inverse)
-        )
+        z = standardise(x, pivot, shift, temperature, inverse) if exact else x - shift[:, None]
         large, small, signs = sides(z)
         above, signed = count_above(z), tl.sum(signs, axis=1)
         excess = (above.to(shift.dtype) - target).to(tl.float32) + signed
@@ -148,7 +143,7 @@ def solve_by_moments(
     total: tl.tensor,
     temperature: tl.tensor,
     is_open: tl.tensor,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Thresholds of the open rows by guarded Newton from the moments, all in float32.
 
     Args:
@@ -163,21 +158,25 @@ def solve_by_moments(
         is_open: 1 where certain < k < certain + units, else 0: those rows are not looked at.
 
     Returns:
-        Pivot, shift in temperatures, and 1 where the row is left to :func:`solve_by_order`.
+        (x − pivot)/T, or `x` in the other rows; pivot; shift in temperatures; and 1 where the row is left to :func:`solve_by_order`.
     """
-    inverse = inverse_of(temperature)
+    inverse = tl.where(is_open > 0, inverse_of(temperature), 1.0)
     k, others = free_and_others(target, certain, units, is_open)
     least, most = tl.where(is_open > 0, least, 0.0), tl.where(is_open > 0, most, 0.0)
     odds = log_odds(k, others)
-    pivot, start = _moments_start(x, least, most, total, units, odds, inverse)
-    pivot = tl.where(is_open > 0, pivot, 0.0)
-    low, high = safe_bracket(least, most, odds, pivot, inverse)
+    mean, start = _moments_start(x, least, most, total, units, odds, inverse)
+    low, high = safe_bracket(least, most, odds, mean, inverse)
     start = tl.minimum(tl.maximum(start, low), high)
+    pivot = mean + start * temperature.to(tl.float32)
+    pivot = tl.where(is_open > 0, tl.where(tl.abs(pivot) < 3.0e38, pivot, mean), 0.0)
+    low, high = safe_bracket(least, most, odds, pivot, inverse)
+    scores = (x - pivot[:, None]) * inverse[:, None]
     whole = target.to(tl.float32)
+    start = tl.zeros_like(low)
     shift, left = _refine(
-        x, pivot, start, low, high, is_open, whole, certain, k, others, temperature, inverse, False, _PASSES
+        scores, pivot, start, low, high, is_open, whole, certain, k, others, temperature, inverse, False, _PASSES
     )
-    return pivot, shift, tl.where(tl.abs(shift) <= _FARTHEST, left, is_open)
+    return scores, pivot, shift, tl.where(tl.abs(shift) <= _FARTHEST, left, is_open)
 
 
 @triton.jit

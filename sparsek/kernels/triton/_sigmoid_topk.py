@@ -13,7 +13,6 @@ from ._sigmoid_steps import (
     inverse_of,
     sides,
     standardise,
-    standardise_single,
     taylor,
     taylor_shift,
     taylor_sums,
@@ -25,11 +24,11 @@ from ._sigmoid_topk_long import solve_long_rows
 LONGEST_ROW = 16_384
 """Units of a row that one program holds."""
 
-_TILE = 1024
+_TILE = 512
 """Units of a tile of several short rows."""
 _MOST_ROWS = 32
-_SHORT_SUM = tl.constexpr(8192)
-"""Width up to which a thread adds 16 units at most, which float32 does to 3e-7 even where all are equal."""
+_NEAR = tl.constexpr(16.0)
+"""Shift from the pivot, in temperatures, up to which (x − pivot)/T − shift is right to 1e-6 of a probability."""
 
 
 def solve(x: Tensor, k: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +67,7 @@ def tile_of(n: int) -> tuple[int, int, int]:
     """Width and height of the tile of a program, and its warps."""
     width = max(8, triton.next_power_of_2(n))
     height = min(_MOST_ROWS, max(1, _TILE // width))
-    return width, height, min(16, max(4, width // 512))
+    return width, height, min(32, max(4, width // 256 if width <= 4096 else width // 512))
 
 
 def row_stride(column: Tensor) -> int:
@@ -97,20 +96,25 @@ def _solve_kernel(
     unit = tl.arange(0, WIDTH).to(tl.int64)
     there = row < rows
     mask = there[:, None] & (unit < n)[None, :]
-    x = tl.load(x_ptr + row[:, None] * x_row + unit[None, :] * x_unit, mask=mask, other=-float("inf")).to(tl.float32)
+    source = x_ptr + row[:, None] * x_row + unit[None, :] * x_unit
+    x = tl.load(source, mask=mask, other=-float("inf")).to(tl.float32)
     target = tl.load(k_ptr + row * k_row, mask=there, other=0.0)
     temperature = tl.load(temperature_ptr + row * temperature_row, mask=there, other=1.0)
     units, certain, wrong, least, most, total = census(x)
     status = classify(target, certain, units, wrong, temperature)
     is_open = (status == OPEN).to(tl.int32)
-    pivot, shift, left = solve_by_moments(x, target, certain, units, least, most, total, temperature, is_open)
+    scores, pivot, shift, left = solve_by_moments(x, target, certain, units, least, most, total, temperature, is_open)
     move = shift * temperature.to(tl.float32)
-    nearest, rest = two_sum(pivot, move)
-    inverse = inverse_of(temperature)
-    z = standardise_single(x, nearest, rest * inverse, inverse)
-    probs, last = _close(z, target, WIDTH)
+    far = tl.abs(shift) > _NEAR
+    if tl.max(far.to(tl.int32), axis=0) > 0:
+        inverse = inverse_of(temperature)
+        nearest, rest = two_sum(pivot, move)
+        x = tl.load(source, mask=mask, other=-float("inf")).to(tl.float32)
+        scores = tl.where(far[:, None], (x - nearest[:, None]) * inverse[:, None], scores)
+        shift = tl.where(far, rest * inverse, shift)
+    probs, last = _close(scores - shift[:, None], target)
     if tl.min(is_open, axis=0) == 0:
-        probs = fill_limits(probs, x, status)
+        probs = fill_limits(probs, scores, status)
     tl.store(probs_ptr + row[:, None] * n + unit[None, :], probs.to(probs_ptr.dtype.element_ty), mask=mask)
     threshold = (pivot.to(tl.float64) + move.to(tl.float64)) - last.to(tl.float64) * temperature
     threshold = place_limits(threshold, status, least, most, temperature)
@@ -147,18 +151,20 @@ def _solve_left_kernel(
         units, certain, _, least, most, _ = census(x)
         pivot, shift = solve_by_order(x, target, certain, units, least, most, temperature, is_open)
         z = standardise(x, pivot, shift, temperature, inverse_of(temperature))
-        probs, last = _close(z, target, WIDTH)
+        probs, last = _close(z, target)
         tl.store(probs_ptr + row[:, None] * n + unit[None, :], probs.to(probs_ptr.dtype.element_ty), mask=mask)
         threshold = pivot.to(tl.float64) + (shift - last.to(tl.float64)) * temperature
         tl.store(threshold_ptr + row, threshold, mask=left)
 
 
 @triton.jit
-def _close(z: tl.tensor, target: tl.tensor, WIDTH: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Probabilities with the residual at z removed from them, and the shift of the logits that does it."""
+def _close(z: tl.tensor, target: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """Probabilities with the residual at z removed from them, and the shift of the logits that does it.
+
+    A thread adds 16 units at most, which float32 does to 3e-7 even where all are equal.
+    """
     large, small, signs = sides(z)
-    signed = tl.sum(signs.to(tl.float64), axis=1) if WIDTH > _SHORT_SUM else tl.sum(signs, axis=1).to(tl.float64)
-    excess = (count_above(z).to(tl.float64) - target) + signed
+    excess = (count_above(z).to(tl.float64) - target) + tl.sum(signs, axis=1).to(tl.float64)
     first, second, third, fourth = taylor_sums(z, small, large)
     shift = taylor_shift(excess.to(tl.float32), first, second, third, fourth)
     return taylor(z, small, large, shift), shift

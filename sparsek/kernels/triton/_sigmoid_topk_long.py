@@ -41,7 +41,7 @@ from ._sigmoid_tile import census, safe_bracket, solve_by_moments
 
 SAMPLE = 8192
 """Units of the subsample."""
-CHUNK = 8192
+CHUNK = 4096
 """Units that one program sums."""
 _PASSES = 4
 _TOGETHER = 128
@@ -106,7 +106,7 @@ def _start_kernel(
     free = tl.minimum(tl.maximum(free, 1.0e-12), units.to(tl.float64) - 1.0e-6)
     target = certain.to(tl.float64) + free
     is_open = tl.where(units > 0, 1, 0)
-    pivot, shift, _ = solve_by_moments(x, target, certain, units, least, most, total, temperature, is_open)
+    _, pivot, shift, _ = solve_by_moments(x, target, certain, units, least, most, total, temperature, is_open)
     start = pivot + shift * temperature.to(tl.float32)
     start = tl.where(tl.abs(start) <= 3.0e38, start, pivot)
     field = tl.arange(0, FIELDS)
