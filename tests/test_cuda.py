@@ -80,3 +80,32 @@ def test_selector_and_mixture_train():
         output = mixture(tokens)[0]
         output.float().square().mean().backward()
         assert tokens.grad.isfinite().all()
+
+
+KERNEL_SHAPES = [(5000, 8), (1000, 100), (64, 1000), (8, 16_384), (3, 100_000), (1, 3_000_000)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", KERNEL_SHAPES)
+def test_triton_form_of_sigmoid_topk_is_eager_float64_and_never_synchronises(shape, dtype):
+    forward = pytest.importorskip("sparsek.kernels.triton._sigmoid_topk")
+    backward = pytest.importorskip("sparsek.kernels.triton._sigmoid_topk_backward")
+    generator = torch.Generator("cuda").manual_seed(0)
+    normal, grad = (torch.randn(shape, generator=generator, device="cuda").to(dtype) for _ in range(2))
+    temperature = torch.full((1, 1), 0.5, dtype=torch.float64, device="cuda")
+    k = torch.full((1, 1), shape[1] / 16 + 0.25, dtype=torch.float64, device="cuda")
+    eps = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    for x in (normal, normal.new_zeros(shape), (normal / grad).nan_to_num(), 8 * normal + 100):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            probs, threshold = forward.solve(x, k, temperature)
+            found = backward.pull_back(grad, x, k, temperature, threshold)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        leaf, count, scale = (t.double().requires_grad_() for t in (x, k, temperature))
+        expected = sigmoid_topk(leaf, count[0], temperature=scale[0])
+        assert ((probs.double() - expected).abs() <= eps).all()
+        exact = torch.autograd.grad((expected * grad.double()).sum(), [leaf, count, scale])
+        for ours, theirs in zip(found, exact, strict=True):
+            away = (ours.double().sum_to_size(theirs.shape) - theirs).norm()
+            assert away <= 1e-4 * theirs.norm() + 2 * eps * theirs.numel() ** 0.5
