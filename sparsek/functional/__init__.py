@@ -7,8 +7,8 @@
 - Sizes to inclusion probabilities: :func:`pps`.
 - The k-subset law with natural parameters (conditional Poisson): :func:`log_esp`, its normaliser, with the marginals, the
   covariance and samples.
-- Measures: :func:`expert_load`, :func:`load_cv`, :func:`max_violation`, :func:`utilisation`, :func:`unrouted` of a routing, and
-  :func:`bits_per_byte`. The classes of `sparsek.metrics` accumulate them.
+- Measures: :func:`expert_load`, :func:`load_cv`, :func:`max_violation`, :func:`utilisation`, :func:`unrouted`,
+  :func:`router_entropy`, :func:`mutual_information` and :func:`gradient_snr` of a router, and :func:`bits_per_byte`. The classes of `sparsek.metrics` accumulate them.
 """
 
 from ._bits import bits_per_byte as bits_per_byte
@@ -27,6 +27,9 @@ from ._log_esp import log_esp as log_esp
 from ._perturbed_topk import perturbed_topk as perturbed_topk
 from ._pps import pps as pps
 from ._project_capped_simplex import project_capped_simplex as project_capped_simplex
+from ._routing_measures import gradient_snr as gradient_snr
+from ._routing_measures import mutual_information as mutual_information
+from ._routing_measures import router_entropy as router_entropy
 from ._scaled_sigmoid import scaled_sigmoid as scaled_sigmoid
 from ._sigmoid_topk import sigmoid_topk as sigmoid_topk
 from ._sinkhorn_topk import sinkhorn_topk as sinkhorn_topk
@@ -43,13 +46,16 @@ __all__ = [
     "conditional_poisson_marginals",
     "conditional_poisson_sample",
     "expert_load",
+    "gradient_snr",
     "lapsum_topk",
     "load_cv",
     "log_esp",
     "max_violation",
+    "mutual_information",
     "perturbed_topk",
     "pps",
     "project_capped_simplex",
+    "router_entropy",
     "scaled_sigmoid",
     "sigmoid_topk",
     "sinkhorn_topk",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from sparsek.functional import expert_load
+
+from ._expert_load import check_layers, check_sizes
 
 
 class DomainLoad(Metric):
@@ -39,18 +43,14 @@ class DomainLoad(Metric):
 
     def __init__(self, num_experts: int, num_domains: int, num_layers: int = 1) -> None:
         super().__init__()
-        sizes = {"num_experts": num_experts, "num_domains": num_domains, "num_layers": num_layers}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(num_experts=num_experts, num_domains=num_domains, num_layers=num_layers)
         self.num_experts, self.num_domains, self.num_layers = num_experts, num_domains, num_layers
         zeros = torch.zeros(num_layers, num_domains, num_experts, dtype=torch.int64)
         self.add_state("load", zeros, dist_reduce_fx="sum")
 
-    def update(self, indices: tuple[Tensor, ...] | list[Tensor], domain: Tensor, mask: Tensor | None = None) -> None:
+    def update(self, indices: Sequence[Tensor], domain: Tensor, mask: Tensor | None = None) -> None:
         """Add one batch."""
-        if len(indices) != self.num_layers:
-            raise ValueError(f"indices must hold one tensor per layer, {self.num_layers}, got {len(indices)}")
+        check_layers("indices", indices, self.num_layers)
         for row_domain in domain.unique().tolist():
             if not 0 <= row_domain < self.num_domains:
                 raise ValueError(f"domain must lie in [0, {self.num_domains - 1}], got {row_domain}")

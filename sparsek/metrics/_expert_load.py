@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from sparsek.functional import expert_load, load_cv, max_violation, utilisation
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def check_layers(name: str, layers: Sequence[Tensor], num_layers: int) -> None:
+    """Refuse another number of layers."""
+    if len(layers) != num_layers:
+        raise ValueError(f"{name} must hold one tensor per layer, {num_layers}, got {len(layers)}")
 
 
 class ExpertLoad(Metric):
@@ -32,22 +47,19 @@ class ExpertLoad(Metric):
 
     def __init__(self, num_experts: int, num_layers: int = 1) -> None:
         super().__init__()
-        for name, size in (("num_experts", num_experts), ("num_layers", num_layers)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(num_experts=num_experts, num_layers=num_layers)
         self.num_experts, self.num_layers = num_experts, num_layers
         self.add_state("load", torch.zeros(num_layers, num_experts, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("slots", torch.zeros(num_layers, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, indices: tuple[Tensor, ...] | list[Tensor], mask: Tensor | None = None) -> None:
+    def update(self, indices: Sequence[Tensor], mask: Tensor | None = None) -> None:
         """Add one batch.
 
         Args:
             indices: Expert of every slot, one tensor (..., k) per layer.
             mask: (...), True = a real token.
         """
-        if len(indices) != self.num_layers:
-            raise ValueError(f"indices must hold one tensor per layer, {self.num_layers}, got {len(indices)}")
+        check_layers("indices", indices, self.num_layers)
         self.load += torch.stack([expert_load(layer, self.num_experts, mask) for layer in indices])
         self.slots += torch.stack([_count_slots(layer, mask) for layer in indices])
 
@@ -90,6 +102,53 @@ class MaxViolation(ExpertLoad):
     def compute(self) -> Tensor:
         """Mean over layers."""
         return max_violation(self.load).mean()
+
+
+class BatchMaxViolation(Metric):
+    """MaxVio of each batch, mean over batches and layers: what an expert's buffer must hold, which an epoch's load hides.
+
+    Every call of `update` is one batch (on each process its own); layers in which no slot was filled do not count.
+
+    Args:
+        num_experts: Experts per layer, at least 1.
+        num_layers: Layers, at least 1.
+
+    Raises:
+        ValueError: If a size is below 1, or `update` gets another number of layers.
+
+    Example:
+        >>> metric = BatchMaxViolation(num_experts=2)
+        >>> metric.update([torch.tensor([[0], [0]])])
+        >>> metric.update([torch.tensor([[1], [1]])])
+        >>> metric.compute()
+        tensor(1., dtype=torch.float64)
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    is_differentiable = False
+
+    violation: Tensor
+    batches: Tensor
+
+    def __init__(self, num_experts: int, num_layers: int = 1) -> None:
+        super().__init__()
+        check_sizes(num_experts=num_experts, num_layers=num_layers)
+        self.num_experts, self.num_layers = num_experts, num_layers
+        self.add_state("violation", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, indices: Sequence[Tensor], mask: Tensor | None = None) -> None:
+        """Add one batch: the expert of every slot, (..., k) per layer, and a mask (...) of real tokens."""
+        check_layers("indices", indices, self.num_layers)
+        load = torch.stack([expert_load(layer, self.num_experts, mask) for layer in indices])
+        violation = max_violation(load.double())
+        self.violation += violation.nansum()
+        self.batches += (~violation.isnan()).sum()
+
+    def compute(self) -> Tensor:
+        """Mean over batches and layers; NaN before any slot."""
+        return self.violation / self.batches
 
 
 class Utilisation(ExpertLoad):
