@@ -24,7 +24,7 @@ class Execution(enum.Enum):
     EAGER = "eager"
     """Tensor operations."""
     COMPILED = "compiled"
-    """`torch.compile(fullgraph=True)` of the tensor operations."""
+    """`torch.compile(fullgraph=True)`, as a user has it: the operators of its graph run by what is fastest there."""
     NATIVE = "native"
     """C++, built on first use."""
     TRITON = "triton"
@@ -32,8 +32,12 @@ class Execution(enum.Enum):
 
     def context(self) -> AbstractContextManager[None]:
         """Return a context in which this execution runs."""
-        extra = {Execution.NATIVE: (Backend.NATIVE,), Execution.TRITON: (Backend.TRITON,)}.get(self, ())
-        return use_backends(Backend.EAGER, *extra)
+        extra = {
+            Execution.COMPILED: tuple(Backend),
+            Execution.NATIVE: (Backend.NATIVE,),
+            Execution.TRITON: (Backend.TRITON,),
+        }
+        return use_backends(Backend.EAGER, *extra.get(self, ()))
 
     def prepare(self, function: Function) -> Function:
         """Return the function to call under :meth:`context`."""

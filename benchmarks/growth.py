@@ -15,6 +15,7 @@ import torch
 from bandwidth import rotation
 from command import arguments, finish
 from comparison import compare, directed
+from designs import FUSED, label
 from environment import pin
 from executions import Execution, Key, chosen
 from operators import references
@@ -65,10 +66,10 @@ def drawn(
     rows, n, k = point
     probs, _ = samplers.probabilities((rows, n), device, k=k)
     functions = {
-        (samplers.label(design), e.value): partial(samplers.draw, design, k)
-        for design in samplers.FUSED
+        (label(design), e.value): partial(samplers.draw, design, k)
+        for design, has in FUSED.items()
         for e in executions
-        if e in samplers.FUSED_IN and e is not Execution.COMPILED
+        if e in has and e is not Execution.COMPILED
     }
     inputs = rotation(probs)
     found = compare(directed(functions, inputs, "forward"), inputs, k, stopwatch, budget=budget, memory=True)

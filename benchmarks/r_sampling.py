@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from command import arguments, finish
 from comparison import SOFTMAX, compare, directed
+from designs import FUSED
 from environment import pin
 from executions import Execution, chosen
 from results import Row
@@ -68,7 +69,8 @@ def ours(duel: Duel, probs: Tensor, k: int, executions: Iterable[Execution]) -> 
     def draw(probs: Tensor) -> Tensor:
         return duel.design.sample(probs, k=k)
 
-    calls = directed({(duel.name, e.value): draw for e in executions}, [probs], "forward")
+    has = FUSED[duel.design]
+    calls = directed({(duel.name, e.value): draw for e in executions if e in has}, [probs], "forward")
     size = duel.design.sample(probs, (3,), k=k).sum(-1).mean().item()
 
     def measure(budget: float) -> list[Row]:
@@ -103,10 +105,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"skipped R's sampling: {reason}")
         return
     pin()
-    executions = [
-        e for e in chosen(given.executions, "cpu") if e is not Execution.NATIVE
-    ]  # the designs have no native code
-    finish("r_sampling", measure(executions, given.budget, given.largest), "cpu", given.out)
+    finish("r_sampling", measure(chosen(given.executions, "cpu"), given.budget, given.largest), "cpu", given.out)
 
 
 def _median(rows: list[Row]) -> Row:

@@ -15,6 +15,7 @@ import torch
 from bandwidth import rotation
 from command import arguments, finish
 from comparison import compare, directed
+from designs import FUSED, LIMITS, label
 from environment import pin
 from executions import Execution, Key, chosen
 from results import Row
@@ -23,25 +24,7 @@ from timing import DIRECTIONS, stopwatch_of
 from torch import Tensor
 
 from sparsek.functional import pps
-from sparsek.sampling import Brewer, ConditionalPoisson, Design, Pareto, Pivotal, Poisson, Sampford, Systematic
-
-LIMITS: dict[Design, tuple[int, int]] = {
-    Systematic(): (10**7, 10**8),
-    Systematic(shuffle=True): (1_000_000, 10**8),
-    Pivotal(): (10**7, 10**8),
-    Pivotal(shuffle=True): (1_000_000, 10**8),
-    Poisson(): (1_000_000, 10**8),
-    Pareto(): (1_000_000, 10**8),
-    ConditionalPoisson(): (100_000, 100_000),
-    Brewer(): (1_000, 1_000),
-    Sampford(): (64, 100_000),
-}
-"""Design to the largest n and the largest rows·n it is timed at."""
-
-FUSED = (Systematic(), Pivotal())
-"""Designs that have executions other than tensor operations,"""
-FUSED_IN = (Execution.EAGER, Execution.COMPILED, Execution.TRITON)
-"""and those they have."""
+from sparsek.sampling import Design
 
 CUDA_SHAPES = ((65_536, 128), (262_144, 64), (1024, 16_384), (1, 10**6), (1, 10**7))
 
@@ -53,11 +36,6 @@ def probabilities(shape: Shape, device: str, k: int | None = None) -> tuple[Tens
     return pps(sizes.to(device), k), k
 
 
-def label(design: Design) -> str:
-    """Return the name of a design in the table."""
-    return str(design).replace("shuffle=False", "")
-
-
 def draws(shape: Shape, k: int, executions: Iterable[Execution]) -> dict[Key, Callable[[Tensor], Tensor]]:
     """Return a draw of every design meant for this shape, in every execution it has."""
     rows, n = shape
@@ -65,9 +43,7 @@ def draws(shape: Shape, k: int, executions: Iterable[Execution]) -> dict[Key, Ca
         (label(design), execution.value): partial(draw, design, k)
         for design, (most_n, most) in LIMITS.items()
         for execution in executions
-        if n <= most_n
-        and rows * n <= most
-        and (execution is Execution.EAGER or (design in FUSED and execution in FUSED_IN))
+        if n <= most_n and rows * n <= most and execution in FUSED.get(design, (Execution.EAGER,))
     }
 
 
@@ -77,13 +53,13 @@ def draw(design: Design, k: int, probs: Tensor) -> Tensor:
 
 
 def scores(probs: Tensor, k: int, executions: Iterable[Execution]) -> dict[Key, Callable[[Tensor], Tensor]]:
-    """Return the log-probability of a fixed sample of the fused designs, but for compiled ones: minutes to compile."""
+    """Return the log-probability of a fixed sample of the fused designs. Compiling it takes minutes; it has no C++."""
     samples = {design: design.sample(probs, k=k) for design in FUSED}
     return {
         (f"{label(design)}.log_prob", execution.value): partial(score, design, sample, k)
         for design, sample in samples.items()
         for execution in executions
-        if execution in FUSED_IN and execution is not Execution.COMPILED
+        if execution in FUSED[design] and execution not in (Execution.COMPILED, Execution.NATIVE)
     }
 
 
