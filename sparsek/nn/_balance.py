@@ -162,10 +162,9 @@ class Balancers(Balancer):
 
     parts: Sequence[Balancer]
 
-    moves_bias: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "moves_bias", any(part.moves_bias for part in self.parts))
         kinds = [type(part).__name__ for part in self.parts]
         movers = [part for part in self.parts if part.moves_bias]
         if not kinds or len(set(kinds)) < len(kinds) or len(movers) > 1:
