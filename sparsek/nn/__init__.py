@@ -9,7 +9,9 @@
     :class:`DenseStraightThrough`, :class:`DefaultVector`;
   - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`), a loss
     (:class:`SwitchLoss`, :class:`ZLoss`), several (:class:`Balancers`) or :class:`NoBalance`.
-- :class:`MixtureOfExperts` runs the chosen experts on their tokens, without dropping any.
+- :class:`MixtureOfExperts` runs the chosen experts on their tokens, and drops none unless given a :class:`Capacity`. The experts
+  multiply by a :class:`GroupedProduct` (:class:`LoopProduct`, :class:`FusedProduct`, :class:`PaddedProduct`); a
+  :class:`FeedForward` may be shared by all tokens; :class:`ShardedExperts` spread over the ranks of a process group.
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
 """
 
@@ -21,9 +23,11 @@ from ._balance import SwitchLoss as SwitchLoss
 from ._balance import ZLoss as ZLoss
 from ._bias import DualBias as DualBias
 from ._bias import SignBias as SignBias
+from ._capacity import Capacity as Capacity
 from ._embedding import ContextEmbedding as ContextEmbedding
 from ._expert_choice import ExpertChoice as ExpertChoice
 from ._experts import Experts as Experts
+from ._feed_forward import FeedForward as FeedForward
 from ._gate import Gate as Gate
 from ._gate import SigmoidGate as SigmoidGate
 from ._gate import SigmoidTopKGate as SigmoidTopKGate
@@ -36,6 +40,10 @@ from ._gradient import TopKOnly as TopKOnly
 from ._gradient_absent import DefaultVector as DefaultVector
 from ._gradient_absent import DenseStraightThrough as DenseStraightThrough
 from ._gradient_absent import DoublyRobust as DoublyRobust
+from ._grouped_product import FusedProduct as FusedProduct
+from ._grouped_product import GroupedProduct as GroupedProduct
+from ._grouped_product import LoopProduct as LoopProduct
+from ._grouped_product import PaddedProduct as PaddedProduct
 from ._mixture_of_experts import MixtureOfExperts as MixtureOfExperts
 from ._mixture_of_experts import MixtureOutput as MixtureOutput
 from ._quantile import QuantileBalance as QuantileBalance
@@ -46,12 +54,16 @@ from ._selection import HardTopK as HardTopK
 from ._selection import Sampled as Sampled
 from ._selection import Selection as Selection
 from ._selector import KHotSelector as KHotSelector
+from ._sharded_experts import ShardedExperts as ShardedExperts
+from ._sharded_experts import exclude_sharded_experts as exclude_sharded_experts
+from ._sharded_experts import sharded_parameters as sharded_parameters
 from ._transformer import MoETransformer as MoETransformer
 from ._transformer import TransformerOutput as TransformerOutput
 
 __all__ = [
     "Balancer",
     "Balancers",
+    "Capacity",
     "Carried",
     "CausalSelfAttention",
     "ContextEmbedding",
@@ -62,21 +74,27 @@ __all__ = [
     "ExpertChoice",
     "ExpertOutputs",
     "Experts",
+    "FeedForward",
+    "FusedProduct",
     "Gate",
     "Gated",
     "Gradient",
+    "GroupedProduct",
     "HardTopK",
     "HorvitzThompson",
     "KHotSelector",
+    "LoopProduct",
     "MixtureOfExperts",
     "MixtureOutput",
     "MoETransformer",
     "NoBalance",
+    "PaddedProduct",
     "QuantileBalance",
     "Router",
     "Routing",
     "Sampled",
     "Selection",
+    "ShardedExperts",
     "SigmoidGate",
     "SigmoidTopKGate",
     "SignBias",
@@ -85,4 +103,6 @@ __all__ = [
     "TopKOnly",
     "TransformerOutput",
     "ZLoss",
+    "exclude_sharded_experts",
+    "sharded_parameters",
 ]

@@ -1,12 +1,15 @@
-"""A sparse mixture of experts without dropped tokens."""
+"""A sparse mixture of experts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ._capacity import Capacity
+from ._dispatch import Dispatch, dispatch
 from ._experts import Experts
 from ._router import Router
 from ._routing import Routing
@@ -25,17 +28,20 @@ class MixtureOutput(NamedTuple):
     """What a mixture of experts returns."""
 
     output: Tensor
-    """(..., d_model): the weighted sum of the chosen experts; 0 for a token without an expert."""
+    """(..., d_model): the weighted sum of the chosen experts, and the shared one; without that, 0 for a token without an
+    expert."""
     routing: Routing
-    """The routing behind it, with its losses and statistics."""
+    """The routing behind it, with its losses and statistics. Slots that had no expert have the index −1; those that had
+    one but found no room are True in `dropped`, which is None if there is no capacity."""
 
 
 class MixtureOfExperts(nn.Module):
-    r"""$y_t = \sum_{j=1}^{k} w_{tj}\, f_{i_{tj}}(x_t)$ with the indices and weights of a router.
+    r"""$y_t = \sum_{j=1}^{k} w_{tj}\, f_{i_{tj}}(x_t)$, plus $f_{\text{shared}}(x_t)$, with the indices and weights of a router.
 
-    Dropless: slots are sorted by expert, every expert multiplies its rows once, and the results are added back. The
-    value and the gradient are those of computing every expert on every token; the cost is that of k experts per token,
-    and the time of the backward pass grows with the number of experts only by the gradients of their weights.
+    Slots are sorted by expert, every expert multiplies its rows once, and the results are added back. The value and the
+    gradient are those of computing every expert on every token; the cost is that of k experts per token, and the time of
+    the backward pass grows with the number of experts only by the gradients of their weights. No slot is dropped, unless
+    there is a `capacity`: then `routing.dropped` says which, and `routing.stats["dropped"]` how many.
 
     Shape:
         - input: (..., d_model).
@@ -47,9 +53,14 @@ class MixtureOfExperts(nn.Module):
         num_experts: Number of experts, at least 1.
         router: A :class:`Router`, or any module that maps tokens to a :class:`Routing`.
         activation: Non-linearity of the experts; by default `GELU`.
+        experts: Makes the experts from (d_model, d_hidden, num_experts, activation): a module that maps rows sorted by expert
+            and their counts to outputs. By default :class:`Experts`; `partial(Experts, product=LoopProduct())` settles how
+            they multiply, `partial(ShardedExperts, group=group)` spreads them over the ranks of a process group.
+        shared: What every token takes, with weight 1, such as a :class:`FeedForward`; None: nothing.
+        capacity: The most slots of an expert in one call (under expert parallelism, of those of one rank); None: no limit.
 
     Raises:
-        ValueError: If a size is below 1, or the router says that it is made for another one.
+        ValueError: If a size is below 1, the router says that it is made for another one, or its indices are out of range.
 
     Example:
         >>> from sparsek.nn import MixtureOfExperts, Router
@@ -65,7 +76,16 @@ class MixtureOfExperts(nn.Module):
     """
 
     def __init__(
-        self, d_model: int, d_hidden: int, num_experts: int, router: Routes, *, activation: nn.Module | None = None
+        self,
+        d_model: int,
+        d_hidden: int,
+        num_experts: int,
+        router: Routes,
+        *,
+        activation: nn.Module | None = None,
+        experts: Callable[[int, int, int, nn.Module | None], Experts] = Experts,
+        shared: nn.Module | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("d_model", d_model), ("d_hidden", d_hidden), ("num_experts", num_experts)):
@@ -76,7 +96,9 @@ class MixtureOfExperts(nn.Module):
                 raise ValueError(f"router must have {name} = {size} like the mixture, got {getattr(router, name)}")
         self.num_experts = num_experts
         self.router = router
-        self.experts = Experts(d_model, d_hidden, num_experts, activation)
+        self.experts = experts(d_model, d_hidden, num_experts, activation)
+        self.shared = shared
+        self.capacity = capacity
 
     def forward(
         self, input: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
@@ -92,20 +114,31 @@ class MixtureOfExperts(nn.Module):
             The output and the routing.
         """
         routing = self.router(input, mask, generator)
-        tokens = input.flatten(0, -2)
-        output, ran = self._combine(tokens, routing.indices.flatten(0, -2), routing.weights.flatten(0, -2))
-        output = output.view(input.shape)
+        indices, weights = routing.indices.flatten(0, -2), routing.weights.flatten(0, -2)
+        plan = dispatch(indices, weights, self.num_experts, self.capacity)
+        output, ran = self._combine(input.flatten(0, -2), weights, plan)
+        output, routing = output.view(input.shape), self._report(routing, plan)
         if isinstance(self.router, Router):
             output, routing = self.router.complete(output, routing, ran)
-        return MixtureOutput(output, routing)
+        return MixtureOutput(output if self.shared is None else output + self._share(input, mask), routing)
 
-    def _combine(self, tokens: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, SlotOutputs]:
-        """Sum the weighted outputs of the chosen experts, (T, d) from (T, d), (T, k) and (T, k)."""
-        slots = indices.flatten()
-        counts = slots.new_zeros(self.num_experts + 1).index_add(0, slots + 1, torch.ones_like(slots))
-        order = slots.argsort(stable=True)[int(counts[0]) :]  # slots by expert, without those that have none (−1)
-        owner = order // indices.shape[-1]
-        outputs = self.experts(tokens.index_select(0, owner), counts[1:])
-        weighted = outputs * weights.flatten().index_select(0, order).unsqueeze(-1).to(outputs.dtype)
-        output = torch.zeros_like(tokens, dtype=outputs.dtype).index_add(0, owner, weighted)
-        return output, SlotOutputs(self.experts, tokens, outputs, counts[1:])
+    def _combine(self, tokens: Tensor, weights: Tensor, plan: Dispatch) -> tuple[Tensor, SlotOutputs]:
+        """Sum the weighted outputs of the chosen experts, (T, d) from (T, d) and (T, k)."""
+        outputs = self.experts(plan.gather(tokens), plan.counts)
+        return plan.combine(outputs, weights), SlotOutputs(self.experts, tokens, outputs, plan.counts)
+
+    def _report(self, routing: Routing, plan: Dispatch) -> Routing:
+        """Say what was dropped, if anything could be."""
+        if self.capacity is None:
+            return routing
+        dropped = plan.dropped.view(routing.indices.shape)
+        return routing._replace(dropped=dropped, stats=routing.stats | {"dropped": dropped.sum()})
+
+    def _share(self, input: Tensor, mask: Tensor | None) -> Tensor:
+        """What every real token takes; 0 for the others."""
+        assert self.shared is not None
+        if mask is None:
+            return self.shared(input)  # type: ignore[no-any-return]  # a module of the user's
+        hidden = ~mask.unsqueeze(-1)
+        shared: Tensor = self.shared(input.masked_fill(hidden, 0))
+        return shared.masked_fill(hidden, 0)

@@ -26,10 +26,13 @@ class Routing(NamedTuple):
     stats: dict[str, Tensor]
     """Detached measurements by name: `load` (experts,) int64, slots per expert, padding excluded; `balance`, the counts
     that the balancer learns from; `invalid` and `unrouted`, 0-d int64, the real tokens whose logits are not finite and
-    those that got no expert. All are sums over tokens, so those of several batches add up."""
+    those that got no expert; with a capacity also `dropped`, 0-d int64, slots. All are sums over tokens, so those of
+    several batches add up."""
     absent: Tensor | None = None
     """(..., experts): the weights of the experts that a token does *not* run, for gradients that give those a stand-in
     (see :class:`Gradient`); None if the gradient needs none."""
+    dropped: Tensor | None = None
+    """(..., k) bool: slots that have an expert, but found no room in it; None from a router, and without a capacity."""
 
 
 class ExpertOutputs(Protocol):

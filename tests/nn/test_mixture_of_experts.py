@@ -14,7 +14,6 @@ from sparsek.nn import (
     SoftmaxGate,
     SwitchLoss,
 )
-from sparsek.nn._experts import fused_applies, grouped_linear, grouped_linear_fused
 
 
 def make(d=8, hidden=12, experts=6, k=2, dtype=torch.float64, **parts):
@@ -96,26 +95,6 @@ def test_recomputed_activations_give_the_same_gradients():
     direct = torch.autograd.grad(mixture(input).output.square().sum(), input)
     again = torch.utils.checkpoint.checkpoint(lambda x: mixture(x).output, input, use_reentrant=False)
     torch.testing.assert_close(torch.autograd.grad(again.square().sum(), input), direct)
-
-
-def test_the_fused_product_equals_the_loop_in_value_and_gradient():
-    if not hasattr(torch.nn.functional, "grouped_mm"):
-        pytest.skip("this torch has no grouped_mm")
-    counts = torch.tensor([3, 0, 9, 4])
-    rows = torch.randn(16, 8, requires_grad=True)
-    weight = torch.randn(4, 8, 12, requires_grad=True)
-    cotangent = torch.randn(16, 12)
-    results = []
-    for linear in (grouped_linear, grouped_linear_fused):
-        output = linear(rows, weight, counts)
-        results.append((output, *torch.autograd.grad(output, (rows, weight), cotangent)))
-    for loop, fused in zip(*results, strict=True):
-        torch.testing.assert_close(fused, loop, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_fused_product_is_left_alone_on_a_cpu(dtype):
-    assert not fused_applies(torch.zeros(4, 8, dtype=dtype), torch.zeros(2, 8, 12, dtype=dtype))
 
 
 def test_the_backward_pass_makes_one_weight_gradient_not_one_per_expert():
