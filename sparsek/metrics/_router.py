@@ -86,7 +86,8 @@ class GradientSNR(Metric):
     """Signal over noise of the gradient to the routers, mean over layers. See :func:`sparsek.functional.gradient_snr`.
 
     `update` takes one gradient per layer. Steps between two resets count as samples at the same parameters, so reset
-    it every few steps. Under data parallel the averaged gradient is the same on all processes: let one of them update.
+    it every few steps. Under data parallel pass the gradient that the optimizer sees, averaged over processes: it is the
+    same on all of them, and counts once.
 
     Args:
         num_parameters: Size of one layer's gradient, at least 1.
@@ -116,9 +117,9 @@ class GradientSNR(Metric):
         check_sizes(num_parameters=num_parameters, num_layers=num_layers)
         self.num_parameters, self.num_layers = num_parameters, num_layers
         zeros = torch.zeros(num_layers, num_parameters, dtype=torch.float64)
-        self.add_state("total", zeros, dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(num_layers, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", zeros, dist_reduce_fx="mean")
+        self.add_state("squares", torch.zeros(num_layers, dtype=torch.float64), dist_reduce_fx="mean")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="mean")
 
     def update(self, gradients: Sequence[Tensor]) -> None:
         """Add one gradient per layer, of any shape."""
@@ -133,4 +134,4 @@ class GradientSNR(Metric):
 
     def compute(self) -> Tensor:
         """Mean over layers; NaN before two gradients."""
-        return _gradient_snr_compute(self.total, self.squares, self.count.double()).mean()
+        return _gradient_snr_compute(self.total, self.squares, self.count).mean()
