@@ -121,7 +121,7 @@ class SigmoidShape(Shape):
         probs = torch.empty_like(x, memory_format=torch.contiguous_format)
         batch = x.shape[:-1]
         k, scale = _rows(k, batch), _rows(scale, batch)
-        if x.dim() == 2:
+        if len(batch) == 1:
             return probs, solve(x, k, scale, probs, validate=validate)
         shape = (batch.numel(), x.shape[-1])
         threshold = solve(x.reshape(shape), k, scale, probs.view(shape), validate=validate)

@@ -15,7 +15,6 @@ from sparsek.kernels import Backend, available, native, use_backends
 from sparsek.kernels import _backend as backend_module
 from sparsek.kernels.native import _build as build_module
 from sparsek.kernels.native import _sigmoid_topk as calls
-from sparsek.kernels.native._call import function
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "functional"))
 from sigmoid_oracle import KINDS, scores
@@ -87,7 +86,7 @@ def passes(x, k, temperature=1.0):
     numbers = ctypes.c_double(k), ctypes.c_double(temperature)
     columns = [part for number in numbers for part in (ctypes.addressof(number), 0)]
     probs, threshold = torch.empty_like(x), torch.empty(len(x), dtype=torch.float64)
-    solve = function("sigmoid_topk", "solve", x.dtype, *calls._SOLVE)
+    solve = calls._SOLVE[x.dtype]
     solve(x.data_ptr(), x.stride(0), probs.data_ptr(), *x.shape, *columns, threshold.data_ptr(), count, 1)
     return list(count.raw)
 
@@ -174,10 +173,10 @@ def fresh_build(tmp_path, monkeypatch):
     """A cache folder of its own, and no library loaded yet."""
     monkeypatch.setenv("SPARSEK_CACHE", str(tmp_path))
     build_module.load.cache_clear()
-    function.cache_clear()
+    calls._SOLVE.found.clear()
     yield tmp_path
     build_module.load.cache_clear()
-    function.cache_clear()
+    calls._SOLVE.found.clear()
 
 
 def test_built_once_and_kept(fresh_build):

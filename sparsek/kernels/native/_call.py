@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -32,13 +31,20 @@ def takes(x: Tensor, library: str = "sigmoid_topk") -> bool:
     )
 
 
-@cache
-def function(library: str, name: str, dtype: torch.dtype, *types: Any) -> Callable[..., int]:
-    """The function of a library for this dtype, with the types of its arguments; it returns a whole number."""
-    found: Any = getattr(load(library), f"{name}_{_SUFFIXES[dtype]}")
-    found.argtypes = types
-    found.restype = LONG
-    return found  # type: ignore[no-any-return]
+class Function:
+    """A function of a library, for floats and doubles; it returns a whole number."""
+
+    def __init__(self, library: str, name: str, *types: Any) -> None:
+        self.library, self.name, self.types = library, name, types
+        self.found: dict[torch.dtype, Callable[..., int]] = {}
+
+    def __getitem__(self, dtype: torch.dtype) -> Callable[..., int]:
+        """What to call for tensors of this dtype."""
+        if dtype not in self.found:
+            function: Any = getattr(load(self.library), f"{self.name}_{_SUFFIXES[dtype]}")
+            function.argtypes, function.restype = self.types, LONG
+            self.found[dtype] = function
+        return self.found[dtype]
 
 
 def plain(x: Tensor) -> Tensor:

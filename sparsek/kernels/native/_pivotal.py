@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._call import INT, LONG, POINTER, SEED, function, plain
+from ._call import INT, LONG, POINTER, SEED, Function, plain
 
-_TYPES = (POINTER, LONG, POINTER, LONG, LONG, LONG, SEED, INT)
+_PIVOTAL = Function("pivotal", "pivotal", POINTER, LONG, POINTER, LONG, LONG, LONG, SEED, INT)
 
 
 def pivotal(probs: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
@@ -22,6 +22,7 @@ def pivotal(probs: Tensor, draws: int, generator: torch.Generator | None) -> Ten
     probs = plain(probs)
     sample = torch.empty((draws, rows, n), dtype=torch.bool)
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    draw = function("pivotal", "pivotal", probs.dtype, *_TYPES)
-    draw(probs.data_ptr(), probs.stride(0), sample.data_ptr(), rows, n, draws, seed, torch.get_num_threads())
+    _PIVOTAL[probs.dtype](
+        probs.data_ptr(), probs.stride(0), sample.data_ptr(), rows, n, draws, seed, torch.get_num_threads()
+    )
     return sample

@@ -7,11 +7,11 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ._call import DOUBLE, INT, LONG, POINTER, column, function, plain
+from ._call import DOUBLE, INT, LONG, POINTER, Function, column, plain
 
 _ROWS = (LONG, LONG, POINTER, LONG, POINTER, LONG)  # rows, n, k, its step, T, its step
-_SOLVE = (POINTER, LONG, POINTER, *_ROWS, POINTER, POINTER, INT)
-_PULL_BACK = (POINTER, POINTER, LONG, POINTER, *_ROWS, DOUBLE, POINTER, INT)
+_SOLVE = Function("sigmoid_topk", "solve", POINTER, LONG, POINTER, *_ROWS, POINTER, POINTER, INT)
+_PULL_BACK = Function("sigmoid_topk", "pull_back", POINTER, POINTER, LONG, POINTER, *_ROWS, DOUBLE, POINTER, INT)
 
 PASSES = 113
 """Bound on the passes of the C++ solver over a row: three without a bracket, 110 within one."""
@@ -36,8 +36,7 @@ def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tens
     k, k_pointer, k_step = column(k)
     temperature, t_pointer, t_step = column(temperature)
     arguments = (probs.data_ptr(), rows, n, k_pointer, k_step, t_pointer, t_step, threshold.data_ptr())
-    call = function("sigmoid_topk", "solve", x.dtype, *_SOLVE)
-    left = call(x.data_ptr(), x.stride(0), *arguments, passes, torch.get_num_threads())
+    left = _SOLVE[x.dtype](x.data_ptr(), x.stride(0), *arguments, passes, torch.get_num_threads())
     if not left:
         return threshold, None
     return threshold, (torch.frombuffer(passes, dtype=torch.uint8) == 0).nonzero().squeeze(1)
@@ -62,7 +61,6 @@ def pull_back(
     k, k_pointer, k_step = column(k)
     temperature, t_pointer, t_step = column(temperature)
     arguments = (to_x.data_ptr(), rows, n, k_pointer, k_step, t_pointer, t_step, resolved, mean.data_ptr())
-    call = function("sigmoid_topk", "pull_back", probs.dtype, *_PULL_BACK)
-    if call(probs.data_ptr(), grad.data_ptr(), grad.stride(0), *arguments, torch.get_num_threads()):
+    if _PULL_BACK[probs.dtype](probs.data_ptr(), grad.data_ptr(), grad.stride(0), *arguments, torch.get_num_threads()):
         return None
     return to_x, mean

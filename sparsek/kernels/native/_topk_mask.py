@@ -7,9 +7,9 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ._call import INT, LONG, POINTER, column, function, plain
+from ._call import INT, LONG, POINTER, Function, column, plain
 
-_TYPES = (POINTER, LONG, POINTER, LONG, LONG, POINTER, LONG, POINTER, INT)
+_TOPK_MASK = Function("topk_mask", "topk_mask", POINTER, LONG, POINTER, LONG, LONG, POINTER, LONG, POINTER, INT)
 
 
 def topk_mask(x: Tensor, k: float | Tensor) -> Tensor | None:
@@ -24,6 +24,5 @@ def topk_mask(x: Tensor, k: float | Tensor) -> Tensor | None:
     selected = torch.empty((rows, n), dtype=x.dtype)
     solved = ctypes.create_string_buffer(rows)
     k, pointer, step = column(k)
-    call = function("topk_mask", "topk_mask", x.dtype, *_TYPES)
     arguments = (x.data_ptr(), x.stride(0), selected.data_ptr(), rows, n, pointer, step, solved)
-    return None if call(*arguments, torch.get_num_threads()) else selected
+    return None if _TOPK_MASK[x.dtype](*arguments, torch.get_num_threads()) else selected
