@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torchmetrics import MeanMetric
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, MetricCollection
 
-from sparsek.metrics import DomainLoad
+from sparsek.metrics import DomainInformation, DomainLoad, GradientSNR
 
 from ._figure import routing_figure
 from ._record import RoutingRecord
@@ -20,24 +22,29 @@ class RoutingRecorder(Callback):
     """Keeps the training loss, the load of every expert over time, and which expert takes which kind of text.
 
     At the end of `fit`, `validate` or `test`, the log folder of the run gets `loss.csv`, `expert_load.csv`,
-    `expert_domain.csv` and the picture `routing.png`; nothing is written in a `fast_dev_run`. It also logs
-    `val/bits_per_byte/<kind>` and `test/bits_per_byte/<kind>`.
+    `expert_domain.csv` and the picture `routing.png`; nothing is written in a `fast_dev_run`. It also logs, for `val/`
+    and `test/`, `bits_per_byte/<kind>` and `domain_information`, the mutual information of expert and kind of text in
+    bits; and `train/router_gradient_snr`, signal over noise of the gradient to the routers' weights, before clipping.
 
     Args:
         every_n_steps: Optimizer steps between two records of loss and load, at least 1. Each is that step's batch
-        alone.
+            alone.
+        snr_steps: Optimizer steps whose gradients make one value of signal over noise, at least 2.
 
     Raises:
-        ValueError: If `every_n_steps` is below 1.
+        ValueError: If a number is out of range.
     """
 
-    def __init__(self, every_n_steps: int = 5) -> None:
+    def __init__(self, every_n_steps: int = 5, snr_steps: int = 20) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.every_n_steps = every_n_steps
+        if snr_steps < 2:
+            raise ValueError(f"snr_steps must be at least 2, got {snr_steps}")
+        self.every_n_steps, self.snr_steps = every_n_steps, snr_steps
         self.record = RoutingRecord()
         self._domains: tuple[str, ...] = ()
-        self._domain_load: DomainLoad | None = None
+        self._domain_load: MetricCollection | None = None
+        self._gradient_snr: GradientSNR | None = None
         self._domain_bits: list[MeanMetric] = []
 
     def on_train_batch_end(
@@ -50,6 +57,19 @@ class RoutingRecorder(Callback):
         for layer, load in enumerate(outputs["load"]):
             shares = (load / load.sum()).tolist()
             self.record.load += [(trainer.global_step, layer, expert, share) for expert, share in enumerate(shares)]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measure the gradient to the routers."""
+        gradients = [_whole(router.weight.grad) for router in cast(Any, pl_module).network.routers]
+        found = [gradient for gradient in gradients if gradient is not None]
+        if not found or len(found) < len(gradients):
+            return
+        if self._gradient_snr is None:
+            self._gradient_snr = GradientSNR(found[0].numel(), len(found)).to(pl_module.device)
+        self._gradient_snr.update(found)
+        if self._gradient_snr.update_count == self.snr_steps:
+            pl_module.log("train/router_gradient_snr", self._gradient_snr.compute().float())
+            self._gradient_snr.reset()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
@@ -103,21 +123,22 @@ class RoutingRecorder(Callback):
         network = cast(Any, module).network
         self._domains = tuple(cast(Any, trainer).datamodule.domains)
         sizes = (network.num_experts, len(self._domains), network.num_layers)
-        self._domain_load = DomainLoad(*sizes).to(module.device)
+        self._domain_load = MetricCollection([DomainLoad(*sizes), DomainInformation(*sizes)]).to(module.device)
         self._domain_bits = [MeanMetric().to(module.device) for _ in self._domains]
 
     def _count(self, outputs: Mapping[str, Any], batch: Any) -> None:
-        cast(DomainLoad, self._domain_load).update(outputs["indices"], batch.domain, batch.mask)
+        cast(MetricCollection, self._domain_load).update(outputs["indices"], batch.domain, batch.mask)
         for number, metric in enumerate(self._domain_bits):
             kept = batch.mask & (batch.domain == number)[:, None]
             if kept.any():
                 metric.update(outputs["bits"][kept])
 
     def _end(self, module: LightningModule, stage: str) -> None:
-        shares = cast(DomainLoad, self._domain_load).compute()
+        measured = cast(MetricCollection, self._domain_load).compute()
+        module.log(f"{stage}/domain_information", measured["DomainInformation"])
         self.record.domain = [
             (domain, layer, expert, share)
-            for layer, by_domain in enumerate(shares.tolist())
+            for layer, by_domain in enumerate(measured["DomainLoad"].tolist())
             for domain, by_expert in zip(self._domains, by_domain, strict=True)
             for expert, share in enumerate(by_expert)
             if not math.isnan(share)
@@ -125,3 +146,9 @@ class RoutingRecorder(Callback):
         for domain, metric in zip(self._domains, self._domain_bits, strict=True):
             if metric.update_called:
                 module.log(f"{stage}/bits_per_byte/{domain}", metric.compute())
+
+
+def _whole(gradient: Tensor | None) -> Tensor | None:
+    """A gradient with all its parts: those sharded over processes are gathered."""
+    gather = getattr(gradient, "full_tensor", None)
+    return gradient if gather is None else cast(Tensor, gather())

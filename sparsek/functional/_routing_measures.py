@@ -35,7 +35,7 @@ def router_entropy(marginals: Tensor, mask: Tensor | None = None) -> Tensor:
     give $\log k / \log E$. Differentiable. Computed in float64.
 
     Shape:
-        - marginals: (..., experts), at least two.
+        - marginals: (..., experts).
         - mask: (...).
         - output: 0-d.
 
@@ -44,18 +44,18 @@ def router_entropy(marginals: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: True = keep: a real token, not padding.
 
     Returns:
-        A number in [0, 1]; NaN where no token is kept.
+        A number in [0, 1]; NaN where no token is kept, and for one expert.
 
     Raises:
-        ValueError: If there are fewer than two experts, or `mask` does not fit.
+        ValueError: If `marginals` is not floating-point or has no experts, or `mask` does not fit.
 
     Example:
         >>> router_entropy(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5]]))
         tensor(0.7500)
     """
-    if marginals.dim() == 0 or marginals.shape[-1] < 2:
+    if marginals.dim() == 0 or marginals.shape[-1] == 0:
         raise ValueError(
-            f"marginals must have shape (..., experts) with two experts at least, got {tuple(marginals.shape)}"
+            f"marginals must have shape (..., experts) with at least one expert, got {tuple(marginals.shape)}"
         )
     total, count = _router_entropy_update(marginals, mask)
     return _router_entropy_compute(total, count, marginals.shape[-1]).to(marginals.dtype)

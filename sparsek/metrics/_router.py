@@ -23,11 +23,11 @@ class RouterEntropy(Metric):
     """Mean entropy of the marginals of all tokens and layers. See :func:`sparsek.functional.router_entropy`.
 
     Args:
-        num_experts: Experts per layer, at least 2.
+        num_experts: Experts per layer, at least 1; the entropy of one expert is NaN.
         num_layers: Layers, at least 1.
 
     Raises:
-        ValueError: If a size is out of range, or `update` gets another number of layers.
+        ValueError: If a size is below 1, or `update` gets another number of layers.
 
     Example:
         >>> metric = RouterEntropy(num_experts=4)
@@ -45,9 +45,7 @@ class RouterEntropy(Metric):
 
     def __init__(self, num_experts: int, num_layers: int = 1) -> None:
         super().__init__()
-        check_sizes(num_layers=num_layers)
-        if num_experts < 2:
-            raise ValueError(f"num_experts must be at least 2, got {num_experts}")
+        check_sizes(num_experts=num_experts, num_layers=num_layers)
         self.num_experts, self.num_layers = num_experts, num_layers
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

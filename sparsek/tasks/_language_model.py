@@ -15,7 +15,15 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from sparsek.functional import max_violation
-from sparsek.metrics import BitsPerByte, LoadCV, MaxViolation, Unrouted, Utilisation
+from sparsek.metrics import (
+    BatchMaxViolation,
+    BitsPerByte,
+    LoadCV,
+    MaxViolation,
+    RouterEntropy,
+    Unrouted,
+    Utilisation,
+)
 from sparsek.nn import MoETransformer, TransformerOutput
 
 from ._optimisation import adamw_warmup_cosine
@@ -40,7 +48,8 @@ class LanguageModelTask(LightningModule):
     optimizer step, each router's balance bias moves once, by the counts of the batches of that step.
 
     Logs `train/bits_per_byte` and `train/max_vio` (this step, mean over layers); and for `val/` and `test/`:
-    `bits_per_byte`, `max_vio`, `load_cv`, `utilisation` and `unrouted` over the whole split.
+    `bits_per_byte`, `max_vio`, `load_cv`, `utilisation`, `unrouted` and `router_entropy` over the whole split, and
+    `max_vio_batch`, the mean over its batches.
 
     Args:
         network: The transformer.
@@ -75,9 +84,11 @@ class LanguageModelTask(LightningModule):
         sizes = (self.network.num_experts, self.network.num_layers)
         metrics: dict[str, Metric | MetricCollection] = {
             "max_vio": MaxViolation(*sizes),
+            "max_vio_batch": BatchMaxViolation(*sizes),
             "load_cv": LoadCV(*sizes),
             "utilisation": Utilisation(*sizes, threshold=0.1),
             "unrouted": Unrouted(*sizes),
+            "router_entropy": RouterEntropy(*sizes),
             "bits_per_byte": BitsPerByte(),
         }
         return MetricCollection(metrics, prefix=prefix)
@@ -125,6 +136,8 @@ class LanguageModelTask(LightningModule):
         for metric in metrics.values(copy_state=False):
             if isinstance(metric, BitsPerByte):
                 metric.update(logits, batch.tokens[:, 1:], batch.mask)
+            elif isinstance(metric, RouterEntropy):
+                metric.update([routing.marginals for routing in routings], batch.mask)
             else:
                 metric.update(indices, batch.mask)
         return {"indices": indices, "bits": _nats(logits, batch) / math.log(2)}

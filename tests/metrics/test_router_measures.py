@@ -50,6 +50,7 @@ def test_router_entropy_is_its_definition_and_its_extremes():
     assert router_entropy(torch.ones(3, 5)).item() == pytest.approx(1)
     assert router_entropy(torch.eye(5)) == 0
     assert router_entropy(torch.ones(3, 5), torch.zeros(3, dtype=torch.bool)).isnan()
+    assert router_entropy(torch.ones(3, 1)).isnan()
 
 
 def test_padding_may_be_anything():
@@ -125,12 +126,12 @@ def test_violation_of_batches_is_not_hidden_by_their_sum():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: router_entropy(torch.ones(3, 1)), "two experts at least"),
+        (lambda: router_entropy(torch.ones(3, 0)), "at least one expert"),
         (lambda: router_entropy(torch.ones(3, 2), torch.ones(3)), "mask must be boolean"),
         (lambda: mutual_information(torch.ones(3)), r"counts must have shape \(..., domains, experts\)"),
         (lambda: gradient_snr(torch.ones(3)), r"gradients must have shape \(B, ..., parameters\)"),
         (lambda: gradient_snr(torch.ones(3, 2, dtype=torch.long)), "gradients must be a floating-point tensor"),
-        (lambda: RouterEntropy(1), "num_experts must be at least 2, got 1"),
+        (lambda: RouterEntropy(0), "num_experts must be at least 1, got 0"),
         (lambda: RouterEntropy(4, 2).update([torch.ones(1, 4)]), "marginals must hold one tensor per layer, 2, got 1"),
         (lambda: GradientSNR(0), "num_parameters must be at least 1, got 0"),
         (lambda: GradientSNR(3).update([torch.ones(4)]), "gradients must have 3 entries per layer, got 4"),

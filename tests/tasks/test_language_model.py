@@ -1,11 +1,13 @@
+import math
+
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sparsek.callbacks import RoutingRecord, RoutingRecorder, routing_figure
 from sparsek.datamodules import Folder, TextDataModule
-from sparsek.functional import bits_per_byte
+from sparsek.functional import bits_per_byte, gradient_snr
 from sparsek.nn import DualBias, MoETransformer, Router, SwitchLoss
 from sparsek.tasks import LanguageModelTask
 from sparsek.tasks._optimisation import parameter_groups, warmup_cosine
@@ -56,7 +58,7 @@ def test_training_lowers_the_loss_and_measures_what_it_says(data, tmp_path):
     (after,) = trainer.test(task, datamodule=data, verbose=False)
     assert before["test/bits_per_byte"] == pytest.approx(8, abs=0.2)
     assert after["test/bits_per_byte"] < 2.5
-    names = {"bits_per_byte", "max_vio", "load_cv", "utilisation", "unrouted"}
+    names = {"bits_per_byte", "max_vio", "max_vio_batch", "load_cv", "utilisation", "unrouted", "router_entropy"}
     assert set(after) == {f"test/{name}" for name in names}
     batches = list(data.test_dataloader())
     task.eval()
@@ -145,10 +147,26 @@ def test_the_recorder_keeps_load_over_time_and_by_kind_and_draws_it(data, tmp_pa
     assert {domain for domain, *_ in record.domain} == {"cat", "python", "c"}
     assert len(record.domain) == 3 * 2 * 4
     assert {f"val/bits_per_byte/{kind}" for kind in ("cat", "python", "c")} <= set(trainer.callback_metrics)
+    assert 0 <= trainer.callback_metrics["val/domain_information"] <= math.log2(3)
     picture = (type(tmp_path)(folder) / "routing.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(routing_figure({"one": record, "two": record}).axes) == 1 + 2 * 3 + 2  # loss, panels, colour bars
     assert f"corpus_digest: {data.corpus.digest}" in (type(tmp_path)(folder) / "hparams.yaml").read_text()
+
+
+def test_the_recorder_measures_the_gradient_to_the_routers_before_clipping(data, tmp_path):
+    seen = []
+
+    class Keep(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append(torch.stack([router.weight.grad.flatten() for router in pl_module.network.routers]))
+
+    recorder = RoutingRecorder(snr_steps=3)
+    trainer = make_trainer(tmp_path, 5, callbacks=[recorder, Keep()], limit_val_batches=0, gradient_clip_val=1e-3)
+    trainer.fit(make_task(), datamodule=data)
+    expected = gradient_snr(torch.stack(seen[:3])).mean()
+    assert trainer.callback_metrics["train/router_gradient_snr"] == pytest.approx(expected.item(), rel=1e-4)
+    assert seen[0].norm() > 1e-3
 
 
 def test_weight_decay_spares_gains_and_embeddings():
@@ -184,5 +202,7 @@ def test_bad_input_is_one_clear_error(arguments, message):
 def test_bad_input_to_the_recorder():
     with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
         RoutingRecorder(0)
+    with pytest.raises(ValueError, match="snr_steps must be at least 2, got 1"):
+        RoutingRecorder(snr_steps=1)
     with pytest.raises(ValueError, match="runs must hold at least one record"):
         routing_figure({})
