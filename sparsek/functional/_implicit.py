@@ -37,9 +37,17 @@ class Shape(ABC):
         """Probabilities (..., n) and float64 thresholds (..., 1); units that do not compete have x = -inf and get 0."""
 
     def fused_gradient(
-        self, grad: Tensor, probs: Tensor, k: float | Tensor, scale: float | Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """∂L/∂x and ⟨w, ∂L/∂π⟩ from ∂L/∂π by one compiled call, where there is one for these tensors and every row is resolved."""
+        self,
+        grad: Tensor,
+        x: Tensor,
+        k: float | Tensor,
+        scale: float | Tensor,
+        probs: Tensor,
+        threshold: Tensor,
+        *,
+        scaled: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """∂L/∂x, ∂L/∂k and, if `scaled`, ∂L/∂s of each row from ∂L/∂π by one kernel, where there is one for these tensors."""
         return None
 
     @abstractmethod
@@ -96,6 +104,7 @@ class _Gradient:
     def __init__(
         self, shape: Shape, x: Tensor, k: float | Tensor, scale: float | Tensor, probs: Tensor, threshold: Tensor
     ) -> None:
+        x, probs = _single(x), _single(probs)
         self.x, self.scale, self.threshold, self.across = x, scale, threshold, shape.across
         self.density = shape.density(probs)
         self.total = self.across.total(self.density)
@@ -154,20 +163,38 @@ def _pull_back(
     threshold: Tensor,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
     """Gradients to x, and to k and s where those are tensors and `needed`."""
-    fused, gradient = None, None
-    if not (torch.is_grad_enabled() or needed[2]):  # no graph of the gradient itself is being recorded
-        fused = shape.fused_gradient(grad, probs, k, scale)
-    if fused is None:
-        gradient = _Gradient(shape, x, k, scale, probs, threshold)
-        mean, product = gradient.mean_and_product(grad)
-        to_x = gradient.divided(product)
-    else:
-        to_x, mean = fused
+    fused = None
+    if not torch.is_grad_enabled():  # no graph of the gradient itself is being recorded
+        fused = shape.fused_gradient(grad, x, k, scale, probs, threshold, scaled=needed[2])
+    to_x, mean, along = fused or _pull_back_by_tensors(shape, grad, x, k, scale, probs, threshold, needed[2])
     to_k = mean.to(k.dtype).sum_to_size(k.shape) if isinstance(k, Tensor) and needed[1] else None
     to_scale = None
-    if gradient is not None and isinstance(scale, Tensor) and needed[2]:
-        to_scale = -gradient.along_scale(to_x).sum(-1, keepdim=True).to(scale.dtype).sum_to_size(scale.shape)
+    if isinstance(scale, Tensor) and along is not None:
+        to_scale = along.to(scale.dtype).sum_to_size(scale.shape)
     return to_x, to_k, to_scale, None
+
+
+def _pull_back_by_tensors(
+    shape: Shape,
+    grad: Tensor,
+    x: Tensor,
+    k: float | Tensor,
+    scale: float | Tensor,
+    probs: Tensor,
+    threshold: Tensor,
+    scaled: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same in differentiable operations, in float32 at least; ∂L/∂s of the part of the row that is here."""
+    gradient = _Gradient(shape, x, k, scale, probs, threshold)
+    mean, product = gradient.mean_and_product(_single(grad))
+    to_x = gradient.divided(product)
+    along = -gradient.along_scale(to_x).sum(-1, keepdim=True) if scaled else None
+    return to_x.to(x.dtype), mean, along
+
+
+def _single(value: Tensor) -> Tensor:
+    """In float32, if half precision."""
+    return value.float() if value.dtype.itemsize == 2 else value
 
 
 class _Implicit(torch.autograd.Function):
@@ -196,7 +223,7 @@ class _Implicit(torch.autograd.Function):
         if k_t is not None:
             weights = gradient.density / gradient.total if gradient.weights is None else gradient.weights
             result = result + weights * k_t.to(probs.dtype)
-        return result
+        return result.to(probs.dtype)
 
 
 class _Transformable(torch.autograd.Function):

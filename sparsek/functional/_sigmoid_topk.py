@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, check_positive
 from sparsek.kernels import native
+from sparsek.kernels._backend import triton_takes
 
 from ._implicit import RESOLVED, SHAPES, Shape, derivable, solve_implicitly
 from ._reduction import WHOLE
@@ -80,15 +81,17 @@ def sigmoid_topk(
     if mask is not None:
         check_mask("mask", mask, input)
         scores = scores.masked_fill(~mask.expand(input.shape).movedim(dim, -1), -torch.inf)
-    check_k(k, scores.shape[:-1], scores.shape[-1])
-    check_positive("temperature", temperature)
+    fused = triton_takes(scores)  # a kernel answers a bad value by NaN in that row; to look would wait for the device
+    check_k(k, scores.shape[:-1], None if fused and isinstance(k, Tensor) else scores.shape[-1])
+    if not (fused and isinstance(temperature, Tensor)):
+        check_positive("temperature", temperature)
     if isinstance(k, Tensor):
         k = _column("k", k, scores)
     if isinstance(temperature, Tensor):
         temperature = _column("temperature", temperature, scores)
     if hard and not derivable(input, k, temperature):
         return topk_mask(input, k if not isinstance(k, Tensor) else k.squeeze(-1), dim, mask=mask)
-    working = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+    working = scores if fused or scores.dtype in (torch.float32, torch.float64) else scores.float()
     probs = solve_implicitly(working, k, temperature, _SIGMOID)
     if working is not scores:
         probs = probs.to(input.dtype)
@@ -118,8 +121,14 @@ class SigmoidShape(Shape):
     def solve(
         self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
     ) -> tuple[Tensor, Tensor]:
-        probs = torch.empty_like(x, memory_format=torch.contiguous_format)
         batch = x.shape[:-1]
+        if triton_takes(x):
+            from sparsek.kernels.triton import _sigmoid_topk as kernels  # noqa: PLC0415 - loads Triton
+
+            columns = _columns(k, batch, x.device), _columns(scale, batch, x.device)
+            probs, threshold = kernels.solve(x.reshape(batch.numel(), x.shape[-1]), *columns)
+            return probs.view(x.shape), threshold.view(*batch, 1)
+        probs = torch.empty_like(x, memory_format=torch.contiguous_format)
         k, scale = _rows(k, batch), _rows(scale, batch)
         if len(batch) == 1:
             return probs, solve(x, k, scale, probs, validate=validate)
@@ -128,14 +137,30 @@ class SigmoidShape(Shape):
         return probs, threshold.view(*batch, 1)
 
     def fused_gradient(
-        self, grad: Tensor, probs: Tensor, k: float | Tensor, scale: float | Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        if self.across is not WHOLE or not native.takes(probs) or probs.numel() == 0:
+        self,
+        grad: Tensor,
+        x: Tensor,
+        k: float | Tensor,
+        scale: float | Tensor,
+        probs: Tensor,
+        threshold: Tensor,
+        *,
+        scaled: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        if self.across is not WHOLE or probs.numel() == 0:
             return None
         batch, shape = probs.shape[:-1], (-1, probs.shape[-1])
-        k, scale = _rows(k, batch), _rows(scale, batch)
-        found = native.pull_back(grad.reshape(shape), probs.view(shape), k, scale, RESOLVED[probs.dtype])
-        return None if found is None else (found[0].view(probs.shape), found[1].view(*batch, 1))
+        if triton_takes(x):
+            from sparsek.kernels.triton._sigmoid_topk_backward import pull_back  # noqa: PLC0415 - loads Triton
+
+            columns = _columns(k, batch, x.device), _columns(scale, batch, x.device)
+            to_x, mean, along = pull_back(grad.reshape(shape), x.reshape(shape), *columns, threshold.view(-1, 1))
+            return to_x.view(x.shape), mean.view(*batch, 1), along.view(*batch, 1) if scaled else None
+        if scaled or not native.takes(probs):
+            return None
+        rows = _rows(k, batch), _rows(scale, batch)
+        found = native.pull_back(grad.reshape(shape), probs.view(shape), *rows, RESOLVED[probs.dtype])
+        return None if found is None else (found[0].view(probs.shape), found[1].view(*batch, 1), None)
 
     def density(self, probs: Tensor) -> Tensor:
         return torch.addcmul(probs, probs, probs, value=-1)
@@ -161,6 +186,15 @@ def _rows(value: float | Tensor, batch: torch.Size) -> float | Tensor:
         return value
     if value.numel() == 1:
         return value.item()
+    return value.expand(*batch, 1).reshape(-1, 1)
+
+
+def _columns(value: float | Tensor, batch: torch.Size, device: torch.device) -> Tensor:
+    """The numbers of the rows as a column that nothing has to wait for: (rows, 1), or (1, 1) for all of them."""
+    if not isinstance(value, Tensor):
+        return torch.full((1, 1), value, dtype=torch.float64, device=device)
+    if value.numel() == 1:
+        return value.reshape(1, 1)
     return value.expand(*batch, 1).reshape(-1, 1)
 
 
