@@ -69,16 +69,17 @@ class ExpertChoice(Selection):
     ) -> Tensor:
         """Let every expert take its tokens."""
         taken = self._taken(marginals.flatten(0, -2), mask.flatten(), k)
-        width = max(int(taken.sum(-1).max()), 1) if taken.numel() else 1
-        order = taken.to(torch.uint8).sort(dim=-1, descending=True, stable=True)
-        indices = order.indices.masked_fill(order.values == 0, -1)[:, :width]
+        number = taken.sum(-1)
+        width = max(int(number.max()), 1) if taken.numel() else 1
+        place = torch.where(taken, taken.cumsum(-1) - 1, width)  # those not taken go to a last column, which is cut off
+        experts = torch.arange(taken.shape[-1], device=taken.device).expand_as(place)
+        indices = place.new_full((len(place), width + 1), -1).scatter_(-1, place, experts)[:, :width]
         return indices.view(*marginals.shape[:-1], width)
 
     def _taken(self, marginals: Tensor, mask: Tensor, k: int) -> Tensor:
         """(T, E) bool: which expert takes which token."""
         tokens = int(mask.sum())
         capacity = min(math.ceil(self.factor * tokens * k / marginals.shape[-1] - 1e-9), tokens)
-        ranked = marginals.masked_fill(~mask[:, None], -1).sort(dim=0, descending=True, stable=True).indices
-        place = torch.arange(len(marginals), device=marginals.device)[:, None].expand_as(ranked)
-        rank = torch.empty_like(ranked).scatter_(0, ranked, place)
-        return (rank < capacity) & mask[:, None]
+        by_expert = marginals.masked_fill(~mask[:, None], -1).T.contiguous()
+        best = by_expert.sort(dim=-1, descending=True, stable=True).indices[:, :capacity]
+        return torch.zeros_like(by_expert, dtype=torch.bool).scatter_(-1, best, True).T

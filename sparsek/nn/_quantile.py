@@ -51,14 +51,14 @@ class QuantileBalance(Balancer):
     def measure(self, scores: Tensor, load: Tensor, k: int, mask: Tensor | None) -> Tensor:
         """Counts of margins, (experts, 192): the unchosen from the far side up, then the chosen."""
         rows = scores.detach().flatten(0, -2)
-        ordered = rows.sort(dim=-1, descending=True, stable=True)
         experts = rows.shape[-1]
-        bar = torch.full_like(ordered.values, torch.inf)
-        bar[:, :k] = ordered.values[:, k : k + 1] if k < experts else -torch.inf
-        bar[:, k:] = ordered.values[:, k - 1 : k]
-        size = torch.bucketize((ordered.values - bar).abs(), _edges(rows.device)[1:-1].to(rows.dtype))
-        chosen = (torch.arange(experts, device=rows.device) < k).expand_as(size)
-        place = torch.where(chosen, PER_SIDE + size, PER_SIDE - 1 - size) + 2 * PER_SIDE * ordered.indices
+        best = rows.topk(min(k + 1, experts))
+        chosen = torch.zeros_like(rows, dtype=torch.bool).scatter(-1, best.indices[:, :k], True)
+        runner_up = best.values[:, k:] if k < experts else -torch.inf
+        bar = torch.where(chosen, runner_up, best.values[:, k - 1 : k])
+        size = torch.bucketize((rows - bar).abs(), _edges(rows.device)[1:-1].to(rows.dtype))
+        first = 2 * PER_SIDE * torch.arange(experts, device=rows.device)
+        place = first + torch.where(chosen, PER_SIDE + size, PER_SIDE - 1 - size)
         kept = torch.ones_like(place) if mask is None else mask.flatten()[:, None].expand_as(place).long()
         counts = place.new_zeros(experts * 2 * PER_SIDE)
         return counts.index_add(0, place.flatten(), kept.flatten()).view(experts, 2 * PER_SIDE)

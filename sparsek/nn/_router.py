@@ -146,10 +146,11 @@ class Router(nn.Module):
         load = expert_load(indices, self.num_experts)
         stats = {
             "load": load,
-            "balance": self.balancer.measure(scores, load, self.k, valid),
             "invalid": (real & ~valid).sum(),
             "unrouted": (real & (indices < 0).all(-1)).sum(),
         }
+        if self.training:
+            stats["balance"] = self.balancer.measure(scores, load, self.k, valid)
         losses = self.balancer.losses(logits, gated.marginals, load, valid, self._average())
         return Routing(indices, weights, gated.marginals, logits, losses, stats, absent)
 
@@ -165,7 +166,7 @@ class Router(nn.Module):
     def _logits(self, input: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and which tokens are real with finite ones; the logits of all others are 0, without gradient."""
         dtype = torch.promote_types(input.dtype, torch.float32)
-        finite = real & input.isfinite().all(-1)
+        finite = real & torch.linalg.vector_norm(input.detach(), torch.inf, dim=-1).isfinite()
         with torch.autocast(input.device.type, enabled=False):
             clean = input.masked_fill(~finite[..., None], 0).to(dtype)
             logits = nn.functional.linear(clean, self.weight.to(dtype))

@@ -24,10 +24,10 @@ class Routing(NamedTuple):
     losses: dict[str, Tensor]
     """Terms to add to the objective, by name, already multiplied by their coefficients. Never stored anywhere else."""
     stats: dict[str, Tensor]
-    """Detached measurements by name: `load` (experts,) int64, slots per expert, padding excluded; `balance`, the counts
-    that the balancer learns from; `invalid` and `unrouted`, 0-d int64, the real tokens whose logits are not finite and
-    those that got no expert; with a capacity also `dropped`, 0-d int64, slots. All are sums over tokens, so those of
-    several batches add up."""
+    """Detached measurements by name: `load` (experts,) int64, slots per expert, padding excluded; `invalid` and
+    `unrouted`, 0-d int64, the real tokens whose logits are not finite and those that got no expert; in training `balance`,
+    the counts that the balancer learns from; with a capacity `dropped`, 0-d int64, slots. All are sums over tokens, so
+    those of several batches add up."""
     absent: Tensor | None = None
     """(..., experts): the weights of the experts that a token does *not* run, for gradients that give those a stand-in
     (see :class:`Gradient`); None if the gradient needs none."""
