@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from ._capacity import Capacity
 from ._dispatch import Dispatch, dispatch
@@ -41,7 +42,8 @@ class MixtureOfExperts(nn.Module):
     Slots are sorted by expert, every expert multiplies its rows once, and the results are added back. The value and the
     gradient are those of computing every expert on every token; the cost is that of k experts per token, and the time of
     the backward pass grows with the number of experts only by the gradients of their weights. No slot is dropped, unless
-    there is a `capacity`: then `routing.dropped` says which, and `routing.stats["dropped"]` how many.
+    there is a `capacity`: then `routing.dropped` says which, and `routing.stats["dropped"]` how many. `torch.compile` breaks
+    its graph around the experts, whose numbers of rows depend on the data.
 
     Shape:
         - input: (..., d_model).
@@ -115,17 +117,21 @@ class MixtureOfExperts(nn.Module):
         """
         routing = self.router(input, mask, generator)
         indices, weights = routing.indices.flatten(0, -2), routing.weights.flatten(0, -2)
-        plan = dispatch(indices, weights, self.num_experts, self.capacity)
-        output, ran = self._combine(input.flatten(0, -2), weights, plan)
+        run = self._run_outside if torch.compiler.is_compiling() else self._run
+        output, plan, ran = run(input.flatten(0, -2), indices, weights)
         output, routing = output.view(input.shape), self._report(routing, plan)
         if isinstance(self.router, Router):
             output, routing = self.router.complete(output, routing, ran)
         return MixtureOutput(output if self.shared is None else output + self._share(input, mask), routing)
 
-    def _combine(self, tokens: Tensor, weights: Tensor, plan: Dispatch) -> tuple[Tensor, SlotOutputs]:
-        """Sum the weighted outputs of the chosen experts, (T, d) from (T, d) and (T, k)."""
+    def _run(self, tokens: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Dispatch, SlotOutputs]:
+        """Sum the weighted outputs of the chosen experts, (T, d) from (T, d), (T, k) and (T, k)."""
+        plan = dispatch(indices, weights, self.num_experts, self.capacity)
         outputs = self.experts(plan.gather(tokens), plan.counts)
-        return plan.combine(outputs, weights), SlotOutputs(self.experts, tokens, outputs, plan.counts)
+        return plan.combine(outputs, weights), plan, SlotOutputs(self.experts, tokens, outputs, plan.counts)
+
+    # How many rows an expert has is known only when it runs. Unlike `torch.compiler.disable` this loads no compiler here.
+    _run_outside = _disable_dynamo(_run)
 
     def _report(self, routing: Routing, plan: Dispatch) -> Routing:
         """Say what was dropped, if anything could be."""
