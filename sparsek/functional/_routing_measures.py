@@ -93,9 +93,9 @@ def mutual_information(counts: Tensor) -> Tensor:
     joint = counts.double()
     joint = joint / joint.sum((-2, -1), keepdim=True)
     rows, columns = joint.sum(-1, keepdim=True), joint.sum(-2, keepdim=True)
-    nats = torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, rows) - torch.special.xlogy(joint, columns)
-    bits = nats.sum((-2, -1)).clamp_min(0) / math.log(2)
-    return bits if counts.dtype == torch.float64 else bits.float()
+    nats: Tensor = torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, rows) - torch.special.xlogy(joint, columns)
+    bits: Tensor = nats.sum((-2, -1)).clamp_min(0) / math.log(2)
+    return bits.to(torch.float64 if counts.dtype == torch.float64 else torch.float32)
 
 
 def _gradient_snr_compute(total: Tensor, squares: Tensor, count: Tensor) -> Tensor:

@@ -6,7 +6,7 @@
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`;
   - selection, which experts: :class:`HardTopK`, :class:`Sampled`, :class:`ExpertChoice` (not causal);
   - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
-    :class:`DenseStraightThrough`, :class:`DefaultVector`;
+    :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`DefaultVector`;
   - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`), a loss
     (:class:`SwitchLoss`, :class:`ZLoss`), several (:class:`Balancers`) or :class:`NoBalance`.
 - :class:`MixtureOfExperts` runs the chosen experts on their tokens, and drops none unless given a :class:`Capacity`. The experts
@@ -40,6 +40,7 @@ from ._gradient import TopKOnly as TopKOnly
 from ._gradient_absent import DefaultVector as DefaultVector
 from ._gradient_absent import DenseStraightThrough as DenseStraightThrough
 from ._gradient_absent import DoublyRobust as DoublyRobust
+from ._gradient_second_order import SecondOrder as SecondOrder
 from ._grouped_product import FusedProduct as FusedProduct
 from ._grouped_product import GroupedProduct as GroupedProduct
 from ._grouped_product import LoopProduct as LoopProduct
@@ -93,6 +94,7 @@ __all__ = [
     "Router",
     "Routing",
     "Sampled",
+    "SecondOrder",
     "Selection",
     "ShardedExperts",
     "SigmoidGate",

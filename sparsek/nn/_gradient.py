@@ -23,8 +23,12 @@ class Gated(NamedTuple):
     """(..., experts): the marginals of all."""
     taken: Tensor
     """(..., experts) bool: which experts the token runs."""
+    indices: Tensor
+    """(..., k): the chosen experts; −1 at slots without one."""
     drawn: bool
     """Whether they were drawn with the marginals as inclusion probabilities: a sampled selection while training."""
+    log_prob: Tensor | None = None
+    """(...): the log-probability of the draw, with its gradient, if it was drawn and the gradient `uses_score`."""
 
 
 class Carried(NamedTuple):
@@ -43,17 +47,19 @@ class Gradient(ABC):
     gate $\sum_i \langle g, f_i \rangle\, \partial w_i$ over all experts, of which k have been run. The rules differ in
     what stands for the others. For a *sampled* selection the truth is $\partial\, E_S[L(y_S)]$; where L is linear in y
     that is the dense sum with $w = \pi$, and the statements about bias below are for that case, tested by enumeration.
-    For a curved L none of these rules is unbiased: g depends on the sample.
+    For a curved L none of them is unbiased, as g depends on the sample, but :class:`SecondOrder` for a quadratic one.
 
     The experts themselves always get the gradient of the forward pass that was run.
 
     Attributes:
         uses_means: Whether absent experts are replaced by their running mean output, which the router keeps.
         uses_all: Whether the backward pass runs all experts on all tokens.
+        uses_score: Whether the log-probability of a draw is needed.
     """
 
     uses_means: ClassVar[bool] = False
     uses_all: ClassVar[bool] = False
+    uses_score: ClassVar[bool] = False
 
     def check(self, selection: Selection) -> None:
         """Refuse a selection for which this gradient has no meaning; by default none."""

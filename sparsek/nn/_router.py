@@ -139,7 +139,8 @@ class Router(nn.Module):
         self._check(input, mask)
         real = torch.ones_like(input[..., 0], dtype=torch.bool) if mask is None else mask
         logits, valid = self._logits(input, real)
-        gated, indices, scores = self._choose(logits, valid, generator)
+        gated, scores = self._choose(logits, valid, generator)
+        indices = gated.indices
         weights, absent = self.gradient(gated)
         weights = weights.masked_fill(indices < 0, 0).to(input.dtype)
         absent = None if absent is None else absent.masked_fill(~valid[..., None], 0)
@@ -173,20 +174,29 @@ class Router(nn.Module):
         valid = finite & logits.isfinite().all(-1)
         return logits.masked_fill(~valid[..., None], 0), valid
 
-    def _choose(self, logits: Tensor, valid: Tensor, generator: torch.Generator | None) -> tuple[Gated, Tensor, Tensor]:
-        """What the gate says of the chosen experts, which these are, and the scores that chose them."""
+    def _choose(self, logits: Tensor, valid: Tensor, generator: torch.Generator | None) -> tuple[Gated, Tensor]:
+        """The chosen experts with what the gate says of them, and the scores that chose them."""
         bias = self.bias.to(logits.dtype)
         marginals = self.gate.marginals(logits + bias if self.selection.sampled else logits, self.k)
         scores = (self.gate.scores(logits) + bias).detach()
-        indices = self.selection(
-            scores, marginals.detach(), self.k, mask=valid, training=self.training, generator=generator
-        ).masked_fill(~valid[..., None], -1)
-        slots = indices.clamp_min(0)
-        chosen = marginals.gather(-1, slots).masked_fill(indices < 0, 0)
-        weights = 1 + moving(chosen) if self.selection.sampled else self.gate.weights(chosen)
-        taken = torch.zeros_like(marginals, dtype=torch.uint8).scatter_add(-1, slots, (indices >= 0).to(torch.uint8))
         drawn = self.selection.sampled and self.training
-        return Gated(weights, chosen, marginals, taken.bool(), drawn), indices, scores
+        raw = self.selection(
+            scores, marginals.detach(), self.k, mask=valid, training=self.training, generator=generator
+        )
+        taken = (
+            torch.zeros_like(marginals, dtype=torch.uint8).scatter_add(-1, raw.clamp_min(0), (raw >= 0).byte()).bool()
+        )
+        score = self._log_prob(marginals, taken) if drawn and self.gradient.uses_score else None
+        indices = raw.masked_fill(~valid[..., None], -1)
+        chosen = marginals.gather(-1, indices.clamp_min(0)).masked_fill(indices < 0, 0)
+        weights = 1 + moving(chosen) if self.selection.sampled else self.gate.weights(chosen)
+        gated = Gated(weights, chosen, marginals, taken & valid[..., None], indices, drawn, score)
+        return gated, scores
+
+    def _log_prob(self, marginals: Tensor, taken: Tensor) -> Tensor:
+        """The log-probability of a draw; 0 without gradient where rounding made the draw impossible."""
+        value = self.selection.log_prob(marginals, taken, self.k)
+        return value.masked_fill(~value.isfinite(), 0)
 
     def complete(self, output: Tensor, routing: Routing, outputs: ExpertOutputs) -> tuple[Tensor, Routing]:
         """Add to the output of a mixture what its gradient wants of the experts that were not run.

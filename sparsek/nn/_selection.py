@@ -62,6 +62,10 @@ class Selection(ABC):
             The experts of each token, best first where they are ranked; −1 = none.
         """
 
+    def log_prob(self, marginals: Tensor, taken: Tensor, k: int) -> Tensor:
+        """Log-probability (...) of a draw `taken` (..., experts) bool, with its gradient to the marginals."""
+        raise NotImplementedError(f"{type(self).__name__} has no log-probability; use Sampled(ConditionalPoisson())")
+
 
 def top_indices(scores: Tensor, k: int) -> Tensor:
     """Indices of the k largest, best first, ties to the lowest index (which `torch.topk` does not promise)."""
@@ -145,3 +149,7 @@ class Sampled(Selection):
     ) -> Tensor:
         """Draw k experts while training; take the k largest otherwise."""
         return top_indices(self.design.sample(marginals, k=k, generator=generator) if training else scores, k)
+
+    def log_prob(self, marginals: Tensor, taken: Tensor, k: int) -> Tensor:
+        """The design's."""
+        return self.design.log_prob(marginals, taken, k=k)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from sparsek.estimators import ScoreWarning
 from sparsek.functional import sigmoid_topk
 from sparsek.nn import (
     DefaultVector,
@@ -19,6 +20,7 @@ from sparsek.nn import (
     MixtureOfExperts,
     Router,
     Sampled,
+    SecondOrder,
     Selection,
     SigmoidGate,
     SigmoidTopKGate,
@@ -42,6 +44,9 @@ class Fixed(Selection):
 
     def __call__(self, scores, marginals, k, *, mask, training, generator=None):
         return torch.tensor(self.experts).expand(*scores.shape[:-1], k)
+
+    def log_prob(self, marginals, taken, k):
+        return ConditionalPoisson().log_prob(marginals, taken, k=k)
 
 
 def make(gradient=None, k=2, seed=0, **parts):
@@ -73,7 +78,7 @@ def curved(output):
 
 def samples(gradient, loss=linear, k=2, design=None):
     """Probability, gradient to the router and output of every possible sample."""
-    mixture, input = make(gradient, k, selection=Sampled()), token()
+    mixture, input = make(gradient, k, selection=Sampled(ConditionalPoisson())), token()
     if mixture.router.output_mean is not None:
         means = mixture.router.output_mean.mean.clone()
     pi = sigmoid_topk((input @ mixture.router.weight.T)[0], k).detach()
@@ -123,18 +128,36 @@ def test_top_k_only_is_biased_by_the_factor_that_it_says(k):
     assert (mean - weighted_truth(torch.ones_like, k)).norm() > 0.05
 
 
-def test_none_is_unbiased_for_a_curved_loss():
-    mixture, input = make(selection=Sampled()), token()
-    pi = sigmoid_topk(input @ mixture.router.weight.T, 2)[0]
-    outputs = expert_outputs(mixture, input)
-    expected = 0
-    for subset in itertools.combinations(range(E), 2):
-        s = torch.zeros(E, dtype=torch.float64).index_fill(0, torch.tensor(subset), 1)
-        expected = expected + ConditionalPoisson().log_prob(pi, s, k=2).exp() * curved(s @ outputs)
-    (truth,) = torch.autograd.grad(expected, mixture.router.weight)
+@pytest.mark.parametrize("loss", ["linear", "curved"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_second_order_gradient_is_unbiased_for_a_quadratic_loss(k, loss):
+    mean, variance = moments(SecondOrder(), loss=globals()[loss], k=k, design=ConditionalPoisson())
+    truth = expected_gradient(globals()[loss], k)
+    marginals_are_solved_to = 1e-9
+    torch.testing.assert_close(mean, truth, rtol=0, atol=10 * marginals_are_solved_to * truth.norm())
+    assert variance > 0
+    outputs = expert_outputs(make(selection=Sampled()), token())
+    for subset, (_, _, output) in zip(itertools.combinations(range(E), k), samples(SecondOrder(), k=k), strict=True):
+        torch.testing.assert_close(output[0], outputs[list(subset)].sum(0), rtol=0, atol=1e-12)
+
+
+def test_the_first_order_gradients_are_biased_for_a_quadratic_loss():
+    truth = expected_gradient(curved, 2)
     for gradient in SAMPLED:
         mean, _ = moments(gradient, loss=curved, design=ConditionalPoisson())
         assert (mean - truth).norm() > 1e-3 * truth.norm()
+
+
+def expected_gradient(loss, k):
+    """The gradient to the router of the expected loss, by enumeration."""
+    mixture, input = make(k=k, selection=Sampled()), token()
+    pi = sigmoid_topk(input @ mixture.router.weight.T, k)[0]
+    outputs = expert_outputs(mixture, input)
+    expected = 0
+    for subset in itertools.combinations(range(E), k):
+        s = torch.zeros(E, dtype=torch.float64).index_fill(0, torch.tensor(subset), 1)
+        expected = expected + ConditionalPoisson().log_prob(pi, s, k=k).exp() * loss(s @ outputs)
+    return torch.autograd.grad(expected, mixture.router.weight)[0]
 
 
 def test_variance_falls_as_the_stand_in_gets_better(monkeypatch):
@@ -217,6 +240,7 @@ ALIVE = [
     *((gate, HardTopK(), gradient) for gate in (SigmoidTopKGate(), SoftmaxGate(False), SigmoidGate(False))
       for gradient in (TopKOnly(), DenseStraightThrough(), DefaultVector())),
     *((gate, Sampled(), gradient) for gate in (SigmoidTopKGate(), SoftmaxGate(False)) for gradient in SAMPLED),
+    (SigmoidTopKGate(), Sampled(ConditionalPoisson()), SecondOrder()),
     *((SoftmaxGate(False), ExpertChoice(), gradient) for gradient in (TopKOnly(), DenseStraightThrough())),
 ]  # fmt: skip
 
@@ -230,11 +254,11 @@ def test_the_gate_is_alive_at_k_1(gate, selection, gradient):
     assert slope.norm() > 1e-2
 
 
-@pytest.mark.parametrize("gradient", [HorvitzThompson(), DoublyRobust()], ids=str)
+@pytest.mark.parametrize("gradient", [HorvitzThompson(), DoublyRobust(), SecondOrder()], ids=str)
 def test_nothing_is_divided_where_nothing_was_drawn(gradient):
     slopes = []
     for rule in (TopKOnly(), gradient):
-        mixture = make(rule, selection=Sampled()).eval()
+        mixture = make(rule, selection=Sampled(ConditionalPoisson())).eval()
         slopes.append(torch.autograd.grad(curved(mixture(token()).output), mixture.router.weight)[0])
     torch.testing.assert_close(slopes[0], slopes[1])
 
@@ -271,7 +295,12 @@ def test_the_mean_outputs_are_the_unbiased_exponential_mean_of_the_steps():
 
 @pytest.mark.parametrize(
     ("selection", "gradient"),
-    [*((Sampled(), g) for g in SAMPLED), (HardTopK(), DefaultVector()), (HardTopK(), DenseStraightThrough())],
+    [
+        *((Sampled(), g) for g in SAMPLED),
+        (Sampled(ConditionalPoisson()), SecondOrder()),
+        (HardTopK(), DefaultVector()),
+        (HardTopK(), DenseStraightThrough()),
+    ],
     ids=str,
 )
 def test_recomputed_activations_give_the_same_gradient_and_count_once(selection, gradient):
@@ -290,14 +319,14 @@ def test_recomputed_activations_give_the_same_gradient_and_count_once(selection,
         torch.testing.assert_close(direct, recomputed)
 
 
-@pytest.mark.parametrize("gradient", [HorvitzThompson(), DoublyRobust(), DenseStraightThrough()], ids=str)
+@pytest.mark.parametrize("gradient", [*UNBIASED, SecondOrder()], ids=str)
 def test_padding_and_spoilt_tokens_change_nothing_for_the_others(gradient):
     input = torch.randn(8, D, dtype=torch.float64)
     mask = torch.tensor([True] * 6 + [False, True])
     spoilt = input.index_fill(0, torch.tensor([6, 7]), torch.nan)
     slopes = []
     for tokens, kept in ((input, torch.tensor([True] * 6 + [False] * 2)), (spoilt, mask)):
-        mixture = make(gradient, selection=Sampled())
+        mixture = make(gradient, selection=Sampled(ConditionalPoisson()))
         output = mixture(tokens, kept, torch.Generator().manual_seed(2)).output
         assert (output[6:] == 0).all()
         slopes.append(torch.autograd.grad(curved(output), [*mixture.parameters()]))
@@ -332,3 +361,8 @@ def test_low_precision_is_near_double(gradient, dtype):
 def test_parts_that_do_not_fit_are_one_clear_error(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_design_with_kinks_brings_a_warning():
+    with pytest.warns(ScoreWarning):
+        Router(8, 4, selection=Sampled(Pivotal()), gradient=SecondOrder())

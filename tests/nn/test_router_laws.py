@@ -23,6 +23,7 @@ from sparsek.nn import (
     QuantileBalance,
     Router,
     Sampled,
+    SecondOrder,
     SigmoidGate,
     SigmoidTopKGate,
     SignBias,
@@ -49,6 +50,7 @@ HARD = [
 SAMPLED = [
     *({"selection": Sampled(design)} for design in (Pivotal(), Systematic(), ConditionalPoisson())),
     *({"selection": Sampled(), "gradient": gradient} for gradient in (HorvitzThompson(), DoublyRobust())),
+    {"selection": Sampled(ConditionalPoisson()), "gradient": SecondOrder()},
 ]
 CAUSAL = HARD + SAMPLED
 ALL = [*CAUSAL, {"selection": ExpertChoice(), "gate": SoftmaxGate(False)}]
