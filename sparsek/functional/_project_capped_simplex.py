@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from ._implicit import SHAPES, Shape, solve_implicitly
+from ._implicit import solve_implicitly
 from ._newton import solve_threshold
 from ._rows import to_rows
 from ._saturated import shifted
+from ._shape import SHAPES, Shape
 
 _SHORT_ROW = 2048
 _SHORT_STEPS = 60

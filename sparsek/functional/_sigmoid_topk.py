@@ -9,8 +9,9 @@ from sparsek._validation import check_dim, check_floating, check_k, check_mask, 
 from sparsek.kernels import native
 from sparsek.kernels._backend import triton_takes
 
-from ._implicit import RESOLVED, SHAPES, Shape, derivable, solve_implicitly
+from ._implicit import derivable, solve_implicitly
 from ._reduction import WHOLE
+from ._shape import RESOLVED, SHAPES, Shape
 from ._threshold import solve
 from ._topk_mask import topk_mask
 

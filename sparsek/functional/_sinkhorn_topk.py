@@ -7,8 +7,9 @@ from torch import Tensor
 
 from sparsek._validation import check_positive
 
-from ._implicit import SHAPES, solve_implicitly
+from ._implicit import solve_implicitly
 from ._rows import scale_column, to_rows
+from ._shape import SHAPES
 from ._tails import Tails, split
 
 

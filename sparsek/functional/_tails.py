@@ -15,9 +15,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from ._implicit import Shape
 from ._newton import solve_threshold
 from ._saturated import shifted
+from ._shape import Shape
 
 _LONG_ROW = 4096
 _SUBSAMPLE = 1024

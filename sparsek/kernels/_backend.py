@@ -74,9 +74,9 @@ def use_backends(*backends: Backend) -> Iterator[None]:
 
 def triton_takes(x: Tensor) -> bool:
     """Whether a Triton kernel runs on this tensor: on CUDA, or on the CPU under Triton's interpreter (`TRITON_INTERPRET=1`)."""
-    if Backend.TRITON not in _Choice.allowed or x.dtype not in _SINGLE:
+    if not (_FOUND and (x.is_cuda or (_INTERPRETED and x.is_cpu))):
         return False
-    return (x.is_cuda or (x.device.type == "cpu" and _INTERPRETED)) and _FOUND
+    return Backend.TRITON in _Choice.allowed and x.dtype in _SINGLE
 
 
 def triton_found() -> bool:

@@ -77,6 +77,12 @@ def test_routes_of_a_compiler() -> None:
         assert torch.equal(compiled(x, k), topk_mask(x, k))
 
 
+def test_the_operator_is_registered_as_torch_asks() -> None:
+    scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    for k in (torch.tensor(2.0, dtype=torch.float64), torch.tensor([0.5, 2.0, 5.0], dtype=torch.float64)):
+        torch.library.opcheck(torch.ops.sparsek.topk_mask.default, (scores, k))
+
+
 def test_no_value_of_a_tensor_k_compiles_again() -> None:
     x = torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
     compilations = torch._dynamo.testing.CompileCounter()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sparsek.functional import _implicit as implicit
+from sparsek.functional import _implicit_op as implicit
 from sparsek.functional import sigmoid_topk, topk_mask
 from sparsek.kernels import Backend, available, native, use_backends
 from sparsek.kernels import _backend as backend_module
@@ -162,10 +162,10 @@ def test_operators_are_registered_as_torch_asks(learnt):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     columns = [torch.full((3, 1), value, dtype=torch.float64, requires_grad=learnt) for value in (2.0, 1.5)]
-    torch.library.opcheck(implicit._solve_op, (x, *columns, "sigmoid"))
-    probs, threshold = (part.detach() for part in implicit._solve_op(x, *columns, "sigmoid"))
+    torch.library.opcheck(implicit.solve_op, (x, *columns, "sigmoid"))
+    probs, threshold = (part.detach() for part in implicit.solve_op(x, *columns, "sigmoid"))
     saved = [value.detach() for value in (torch.ones_like(x), x, *columns)]
-    torch.library.opcheck(implicit._backward_op, (*saved, probs, threshold, "sigmoid", learnt))
+    torch.library.opcheck(implicit.backward_op, (*saved, probs, threshold, "sigmoid", learnt))
 
 
 @pytest.fixture

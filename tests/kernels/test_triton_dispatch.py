@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from sparsek.functional import _implicit as implicit
+from sparsek.functional import _implicit_op as implicit
 from sparsek.functional import sigmoid_topk
 from sparsek.kernels import Backend, use_backends
 
@@ -60,7 +60,7 @@ def test_the_operators_of_a_graph_run_the_kernels():
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
     columns = [torch.full((3, 1), value, dtype=torch.float64) for value in (2.0, 1.5)]
     with use_backends(Backend.TRITON):
-        torch.library.opcheck(implicit._solve_op, (x, *columns, "sigmoid"), rtol=1e-5, atol=1e-6)
+        torch.library.opcheck(implicit.solve_op, (x, *columns, "sigmoid"), rtol=1e-5, atol=1e-6)
         compiled = torch.compile(sigmoid_topk, fullgraph=True, backend="aot_eager")
         found = torch.autograd.grad(compiled(x, torch.tensor(2.5)).square().sum(), x)[0]
     with use_backends(Backend.EAGER):

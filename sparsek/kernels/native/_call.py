@@ -22,9 +22,9 @@ _TYPES = (Tensor, torch.nn.Parameter)
 def takes(x: Tensor, library: str = "sigmoid_topk") -> bool:
     """Whether C++ runs on this tensor: plain memory of floats or doubles that nothing traces."""
     return (
-        allows(Backend.NATIVE)
-        and x.device.type == "cpu"
+        x.is_cpu
         and x.dtype in _SUFFIXES
+        and allows(Backend.NATIVE)
         and type(x) in _TYPES
         and torch._C._len_torch_dispatch_stack() == 0
         and load(library) is not None
