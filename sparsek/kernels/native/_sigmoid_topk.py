@@ -31,7 +31,7 @@ def solve(x: Tensor, k: float | Tensor, temperature: float | Tensor, probs: Tens
     """
     rows, n = x.shape
     x = plain(x)
-    threshold = torch.empty((rows, 1), dtype=torch.float64)
+    threshold = torch.empty(rows, 1, dtype=torch.float64)
     passes = ctypes.create_string_buffer(rows)
     k, k_pointer, k_step = column(k)
     temperature, t_pointer, t_step = column(temperature)
@@ -57,7 +57,7 @@ def pull_back(
     rows, n = probs.shape
     grad = plain(grad)
     to_x = torch.empty_like(probs)
-    mean = torch.empty((rows, 1), dtype=torch.float64)
+    mean = torch.empty(rows, 1, dtype=torch.float64)
     k, k_pointer, k_step = column(k)
     temperature, t_pointer, t_step = column(temperature)
     arguments = (to_x.data_ptr(), rows, n, k_pointer, k_step, t_pointer, t_step, resolved, mean.data_ptr())
