@@ -15,6 +15,7 @@ namespace {
 
 constexpr long short_row = 4096;  // up to here every pass writes; a longer row is written once its threshold is known
 constexpr long subsample = 1024;
+constexpr long alike = 65536;     // from here on the curvature of a part is that of the row
 constexpr long group = 8;         // vectors in one chain of additions: rounding of equal terms grows with its length
 constexpr long groups = 16;
 constexpr int free_passes = 3, bracketed_passes = 110;
@@ -61,12 +62,12 @@ template <typename Real> struct Row : Vectors<Real> {
   using Base = Vectors<Real>;
   using Vec = typename Base::Vec;
   using Mask = typename Base::Mask;
-  using Base::all, Base::exp, Base::lanes, Base::load, Base::store, Base::sum;
+  using Base::all, Base::exp, Base::positive_exp, Base::lanes, Base::load, Base::store, Base::sum;
   static constexpr long block = group * groups * lanes;
   static constexpr Real infinity = std::numeric_limits<Real>::infinity();
 
-  // Sigmoids of one vector of logits, added to the sums.
-  template <bool is_signed> static Vec sigmoids(Vec z, Sums<Vec> &sums) {
+  // Sigmoids of one vector of logits, added to the sums; a curved pass also sums what the curvature takes.
+  template <bool is_signed, bool curved> static Vec sigmoids(Vec z, Sums<Vec> &sums) {
     const Vec zero{};
     if constexpr (is_signed) {
       const Mask above = z > 0;
@@ -80,16 +81,15 @@ template <typename Real> struct Row : Vectors<Real> {
       sums.square += slope * slope;
       return above ? large : small;
     } else {
-      const Vec p = 1 / (1 + exp(-z)), slope = p - p * p;
+      const Vec p = 1 / (1 + positive_exp(-z)), slope = p - p * p;
       sums.total += p;
       sums.slope += slope;
-      sums.twist += slope * p;
-      sums.square += slope * slope;
+      if constexpr (curved) sums.twist += slope * p, sums.square += slope * slope;
       return p;
     }
   }
 
-  template <bool is_signed, bool writes> static Sums<double> pass_of(const Real *x, Real *out, long n, Shift<Real> by) {
+  template <bool is_signed, bool curved, bool writes> static Sums<double> pass_of(const Real *x, Real *out, long n, Shift<Real> by) {
     Sums<double> result;
     for (long start = 0; start < n; start += block) {
       const long end = n - start < block ? n : start + block;
@@ -97,11 +97,11 @@ template <typename Real> struct Row : Vectors<Real> {
       for (long i = start; i < end;) {
         Sums<Vec> part;
         for (long j = 0; j < group && i + lanes <= end; j++, i += lanes) {
-          const Vec p = sigmoids<is_signed>((load(x + i) - by.pivot) * by.inverse - by.rest, part);
+          const Vec p = sigmoids<is_signed, curved>((load(x + i) - by.pivot) * by.inverse - by.rest, part);
           if constexpr (writes) store(out + i, p);
         }
         if (i < end && i + lanes > end) {
-          const Vec p = sigmoids<is_signed>((load(x + i, end - i, -infinity) - by.pivot) * by.inverse - by.rest, part);
+          const Vec p = sigmoids<is_signed, curved>((load(x + i, end - i, -infinity) - by.pivot) * by.inverse - by.rest, part);
           if constexpr (writes) store(out + i, p, end - i);
           i = end;
         }
@@ -114,22 +114,27 @@ template <typename Real> struct Row : Vectors<Real> {
     return result;
   }
 
-  static Sums<double> pass(const Real *x, Real *out, long n, Shift<Real> by, bool is_signed) {
-    if (is_signed) return out ? pass_of<true, true>(x, out, n, by) : pass_of<true, false>(x, out, n, by);
-    return out ? pass_of<false, true>(x, out, n, by) : pass_of<false, false>(x, out, n, by);
+  template <bool is_signed, bool curved> static Sums<double> pass_to(const Real *x, Real *out, long n, Shift<Real> by) {
+    return out ? pass_of<is_signed, curved, true>(x, out, n, by) : pass_of<is_signed, curved, false>(x, out, n, by);
+  }
+
+  static Sums<double> pass(const Real *x, Real *out, long n, Shift<Real> by, bool is_signed, bool curved) {
+    if (is_signed) return pass_to<true, true>(x, out, n, by);
+    return curved ? pass_to<false, true>(x, out, n, by) : pass_to<false, false>(x, out, n, by);
   }
 
   // The same, in chunks of whole blocks on several threads.
-  static Sums<double> pass(const Real *x, Real *out, long n, Shift<Real> by, bool is_signed, int threads) {
+  static Sums<double> pass(const Real *x, Real *out, long n, Shift<Real> by, bool is_signed, bool curved,
+                           int threads) {
     if (threads > n / units) threads = int(n / units);
-    if (threads <= 1) return pass(x, out, n, by, is_signed);
+    if (threads <= 1) return pass(x, out, n, by, is_signed, curved);
     if (threads > most_threads) threads = most_threads;
     Sums<double> parts[most_threads], result;
     const long chunk = ((n + threads - 1) / threads + block - 1) / block * block;
 #pragma omp parallel for num_threads(threads)
     for (int t = 0; t < threads; t++) {
       const long start = t * chunk < n ? t * chunk : n, size = n - start < chunk ? n - start : chunk;
-      parts[t] = pass(x + start, out ? out + start : nullptr, size, by, is_signed);
+      parts[t] = pass(x + start, out ? out + start : nullptr, size, by, is_signed, curved);
     }
     for (int t = 0; t < threads; t++) result += parts[t];
     return result;
@@ -137,15 +142,12 @@ template <typename Real> struct Row : Vectors<Real> {
 
   // The shift of all logits after which the probabilities sum to k, by the best model of the sums.
   static double step(const Sums<double> &s, double residual, double k, double n, bool is_signed) {
-    const double newton = -residual / s.slope;
+    const double inverse = 1 / s.slope, newton = -residual * inverse;
     if (std::fabs(newton) <= taylor) {
-      const double second = s.slope - 2 * s.twist, third = s.slope - 6 * s.square;
-      double root = newton;
-      for (int i = 0; i < 3; i++) {
-        const double value = residual + root * (s.slope + root * (second / 2 + root * third / 6));
-        root -= value / (s.slope + root * (second + root * third / 2));
-      }
-      return root;
+      // root + a root^2 + b root^3 = newton, by reversion of the series and one step of Newton's
+      const double a = 0.5 - s.twist * inverse, b = 1. / 6 - s.square * inverse;
+      const double root = newton * (1 - newton * (a - newton * (2 * a * a - b - newton * 5 * a * (a * a - b))));
+      return root - (root * (1 + root * (a + root * b)) - newton) / (1 + root * (2 * a + root * 3 * b));
     }
     const double missing = k - s.total;
     if (is_signed && std::fabs(missing) < 1 && s.slope > 0.8 * (s.upper + s.lower)) {
@@ -195,7 +197,8 @@ template <typename Real> struct Row : Vectors<Real> {
   // What is known of the threshold of a row: t lies in [low, high].
   struct Guess {
     double t, low = -INFINITY, high = INFINITY;
-    int passes = 0;  // made so far
+    int passes = 0;                    // made so far
+    double twist = NAN, square = NAN;  // these sums over that of the slope, where known near the threshold
   };
 
   // Follow the steps from a guess: without `out` until the Taylor polynomial holds, with it until the probabilities are right.
@@ -206,7 +209,9 @@ template <typename Real> struct Row : Vectors<Real> {
     const bool bracketed = std::isfinite(high - low);
     bool writes = out && (n <= short_row || bracketed), is_signed = bracketed;
     for (int i = 0; i < (bracketed ? bracketed_passes : free_passes) && std::isfinite(t); i++) {
-      const Sums<double> s = pass(x, writes ? out : nullptr, n, {t, temperature}, is_signed, threads);
+      const bool curved = is_signed || std::isnan(guess.twist);
+      Sums<double> s = pass(x, writes ? out : nullptr, n, {t, temperature}, is_signed, curved, threads);
+      if (!curved) s.twist = guess.twist * s.slope, s.square = guess.square * s.slope;
       guess.passes++;
       const double residual = is_signed ? (s.total - k) + (s.lower - s.upper) : s.total - k;
       if (std::isnan(residual)) return false;
@@ -218,6 +223,8 @@ template <typename Real> struct Row : Vectors<Real> {
       if (!(s.slope > 0) && !bracketed) return false;
       const double change = s.slope > 0 ? step(s, residual, k, valid, is_signed) : INFINITY, size = std::fabs(change);
       const double proposal = t - change * temperature;
+      const bool is_near = !is_signed && size <= close;  // so near that the curvature stays what it is
+      guess.twist = is_near ? s.twist / s.slope : NAN, guess.square = s.square / s.slope;
       if ((writes && size <= enough) || (!out && size <= close)) {
         const bool is_exact = std::fabs(residual) <= Limits<Real>::rounding * k && size <= 10 * Limits<Real>::rounding;
         if (out && !is_exact) polish(out, n, change);
@@ -263,9 +270,11 @@ template <typename Real> struct Row : Vectors<Real> {
     double valid = 0;
     Guess guess{start(scratch, size, share, temperature, valid)};
     if (!(share < valid)) return {NAN};
-    if (descend(scratch, nullptr, size, share, valid, temperature, guess, 1)) return Guess{guess.t};
-    if (!bracket(scratch, scratch + size, size, share, valid, temperature, guess)) return {NAN};
-    return descend(scratch, nullptr, size, share, valid, temperature, guess, 1) ? Guess{guess.t} : Guess{NAN};
+    const bool solved = descend(scratch, nullptr, size, share, valid, temperature, guess, 1) ||
+                        (bracket(scratch, scratch + size, size, share, valid, temperature, guess) &&
+                         descend(scratch, nullptr, size, share, valid, temperature, guess, 1));
+    if (!solved) return {NAN};
+    return n < alike ? Guess{guess.t} : Guess{guess.t, -INFINITY, INFINITY, 0, guess.twist, guess.square};
   }
 
   // Returns the number of passes over the whole row, 0 if it is left.

@@ -30,7 +30,8 @@ template <> struct Constants<double> {
 };
 
 template <typename Real> struct Vectors {
-  using Integer = typename Constants<Real>::Integer;
+  using C = Constants<Real>;
+  using Integer = typename C::Integer;
   static constexpr long lanes = 64 / sizeof(Real);
   typedef Real Vec __attribute__((vector_size(64), aligned(sizeof(Real)), may_alias));
   typedef Integer Mask __attribute__((vector_size(64), aligned(sizeof(Real)), may_alias));
@@ -65,16 +66,17 @@ template <typename Real> struct Vectors {
   }
 
   // exp, 0 or infinite where it leaves the range of normal numbers; NaN stays NaN.
-  static Vec exp(Vec x) {
-    using C = Constants<Real>;
+  static Vec exp(Vec x) { return x < C::exp_least ? Vec{} : positive_exp(x); }
+
+  // exp, where it leaves the range of normal numbers the least of them or infinite; NaN stays NaN.
+  static Vec positive_exp(Vec x) {
     x = x > C::exp_most ? all(C::exp_most) : x;  // its power of two is infinite
-    const Mask vanishes = x < C::exp_least;
-    x = vanishes ? all(0) : x;
+    x = x < C::exp_least ? all(C::exp_least) : x;
     const Vec rounded = x * Real(1.4426950408889634) + C::rounder, whole = rounded - C::rounder;
     const Vec rest = (x - whole * C::ln2_high) - whole * C::ln2_low;
     const Vec power = reinterpret_cast<Vec>((reinterpret_cast<Mask>(rounded) << C::mantissa) + (Integer(C::bias) << C::mantissa));
     Vec series = all(C::exp_terms[0]);
     for (unsigned i = 1; i < sizeof C::exp_terms / sizeof(Real); i++) series = series * rest + C::exp_terms[i];
-    return vanishes ? all(0) : series * power;
+    return series * power;
   }
 };
