@@ -29,10 +29,11 @@ template <typename Real> struct Limits;
 template <> struct Limits<float> {
   static constexpr double series = 0.05;    // largest shift of the logits that three terms of the sigmoid's series hold
   static constexpr double last = 3e-5;      // the same in long rows, where units near 1 must not be rounded twice
+  static constexpr double near = 0.15;      // largest step after which the curvature is what it was
   static constexpr double rounding = 1e-7;  // relative residual that is rounding
 };
 template <> struct Limits<double> {
-  static constexpr double series = 1e-4, last = 1e-4, rounding = 1e-16;
+  static constexpr double series = 1e-4, last = 1e-4, near = 0, rounding = 1e-16;
 };
 
 // Sums over the units, of numbers or of vectors. With d = p (1 - p) and r = min(p, 1 - p).
@@ -223,7 +224,7 @@ template <typename Real> struct Row : Vectors<Real> {
       if (!(s.slope > 0) && !bracketed) return false;
       const double change = s.slope > 0 ? step(s, residual, k, valid, is_signed) : INFINITY, size = std::fabs(change);
       const double proposal = t - change * temperature;
-      const bool is_near = !is_signed && size <= close;  // so near that the curvature stays what it is
+      const bool is_near = !is_signed && size <= Limits<Real>::near;
       guess.twist = is_near ? s.twist / s.slope : NAN, guess.square = s.square / s.slope;
       if ((writes && size <= enough) || (!out && size <= close)) {
         const bool is_exact = std::fabs(residual) <= Limits<Real>::rounding * k && size <= 10 * Limits<Real>::rounding;
