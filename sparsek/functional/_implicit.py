@@ -32,7 +32,7 @@ def solve_implicitly(x: Tensor, k: float | Tensor, scale: float | Tensor, shape:
     elif derivable(x, k, scale):
         probs = _Implicit.apply(x, k, scale, shape)
     else:
-        probs, _ = shape.solve(x, k, scale, validate=values_visible(x))
+        probs = shape.probabilities(x, k, scale, validate=values_visible(x))
     return probs
 
 
