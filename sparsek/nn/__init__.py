@@ -3,22 +3,25 @@
 - :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
-  - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`;
-  - selection, which experts: :class:`HardTopK`, :class:`Sampled`, :class:`ExpertChoice` (not causal);
+  - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`;
+  - selection, which experts: :class:`HardTopK`, :class:`Sampled`, :class:`SuccessiveSoftmax`, :class:`Positive` (their
+    number varies), :class:`GroupLimited`, :class:`ExpertChoice` (not causal);
   - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
-    :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`DefaultVector`;
+    :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`SparseMixer`, :class:`DefaultVector`;
   - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`), a loss
-    (:class:`SwitchLoss`, :class:`ZLoss`), several (:class:`Balancers`) or :class:`NoBalance`.
+    (:class:`SwitchLoss`, :class:`ZLoss`, :class:`AdaptiveL1`), several (:class:`Balancers`) or :class:`NoBalance`.
 - :class:`MixtureOfExperts` runs the chosen experts on their tokens, and drops none unless given a :class:`Capacity`. The experts
   multiply by a :class:`GroupedProduct` (:class:`LoopProduct`, :class:`FusedProduct`, :class:`PaddedProduct`); a
   :class:`FeedForward` may be shared by all tokens; :class:`ShardedExperts` spread over the ranks of a process group.
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
 """
 
+from ._adaptive_l1 import AdaptiveL1 as AdaptiveL1
 from ._attention import CausalSelfAttention as CausalSelfAttention
 from ._balance import Balancer as Balancer
 from ._balance import Balancers as Balancers
 from ._balance import NoBalance as NoBalance
+from ._balance import Routed as Routed
 from ._balance import SwitchLoss as SwitchLoss
 from ._balance import ZLoss as ZLoss
 from ._bias import DualBias as DualBias
@@ -41,6 +44,8 @@ from ._gradient_absent import DefaultVector as DefaultVector
 from ._gradient_absent import DenseStraightThrough as DenseStraightThrough
 from ._gradient_absent import DoublyRobust as DoublyRobust
 from ._gradient_second_order import SecondOrder as SecondOrder
+from ._gradient_sparse_mixer import SparseMixer as SparseMixer
+from ._group_limited import GroupLimited as GroupLimited
 from ._grouped_product import FusedProduct as FusedProduct
 from ._grouped_product import GroupedProduct as GroupedProduct
 from ._grouped_product import LoopProduct as LoopProduct
@@ -48,6 +53,8 @@ from ._grouped_product import PaddedProduct as PaddedProduct
 from ._mixture_of_experts import MixtureOfExperts as MixtureOfExperts
 from ._mixture_of_experts import MixtureOutput as MixtureOutput
 from ._quantile import QuantileBalance as QuantileBalance
+from ._relu_routing import Positive as Positive
+from ._relu_routing import ReLUGate as ReLUGate
 from ._router import Router as Router
 from ._routing import ExpertOutputs as ExpertOutputs
 from ._routing import Routing as Routing
@@ -58,10 +65,12 @@ from ._selector import KHotSelector as KHotSelector
 from ._sharded_experts import ShardedExperts as ShardedExperts
 from ._sharded_experts import exclude_sharded_experts as exclude_sharded_experts
 from ._sharded_experts import sharded_parameters as sharded_parameters
+from ._successive_softmax import SuccessiveSoftmax as SuccessiveSoftmax
 from ._transformer import MoETransformer as MoETransformer
 from ._transformer import TransformerOutput as TransformerOutput
 
 __all__ = [
+    "AdaptiveL1",
     "Balancer",
     "Balancers",
     "Capacity",
@@ -80,6 +89,7 @@ __all__ = [
     "Gate",
     "Gated",
     "Gradient",
+    "GroupLimited",
     "GroupedProduct",
     "HardTopK",
     "HorvitzThompson",
@@ -90,7 +100,10 @@ __all__ = [
     "MoETransformer",
     "NoBalance",
     "PaddedProduct",
+    "Positive",
     "QuantileBalance",
+    "ReLUGate",
+    "Routed",
     "Router",
     "Routing",
     "Sampled",
@@ -101,6 +114,8 @@ __all__ = [
     "SigmoidTopKGate",
     "SignBias",
     "SoftmaxGate",
+    "SparseMixer",
+    "SuccessiveSoftmax",
     "SwitchLoss",
     "TopKOnly",
     "TransformerOutput",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,32 @@ def alone(value: Tensor) -> Tensor:
     return value
 
 
+class Routed(NamedTuple):
+    """What a balancer sees of one batch."""
+
+    logits: Tensor
+    """(..., experts): the router's scores before any bias."""
+    marginals: Tensor
+    """(..., experts): the gate's number for every expert."""
+    scores: Tensor
+    """(..., experts), detached: what the experts were chosen by, bias included."""
+    load: Tensor
+    """(experts,) int64: slots per expert, padding excluded."""
+    k: int
+    """Experts per token that the router was made for."""
+    mask: Tensor | None = None
+    """(...): True = a real token; None: all are."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """The number of real tokens, 0-d int64."""
+        return (torch.ones_like(self.scores[..., 0], dtype=torch.bool) if self.mask is None else self.mask).sum()
+
+
 class Balancer:
-    """One layer's balancing rule: losses on this batch, or a bias for the next ones. By default it does nothing.
+    """One layer's balancing rule: losses on this batch, or a state for the next ones. By default it does nothing.
+
+    The state is kept by the router: a bias per expert, and one coefficient for balancers that :meth:`start` one.
 
     Attributes:
         moves_bias: Whether :meth:`update` does anything.
@@ -27,30 +51,32 @@ class Balancer:
 
     moves_bias: ClassVar[bool] = False
 
-    def losses(
-        self, logits: Tensor, marginals: Tensor, load: Tensor, mask: Tensor | None, average: Average = alone
-    ) -> dict[str, Tensor]:
+    def losses(self, routed: Routed, average: Average = alone, coefficient: Tensor | None = None) -> dict[str, Tensor]:
         """Terms to add to the objective, by name, already multiplied by their coefficients.
 
         Their mean over the processes of a data-parallel run is the term of the whole batch.
 
-        Shape:
-            - logits, marginals: (..., experts).
-            - load: (experts,).
-            - mask: (...), True = a real token.
+        Args:
+            routed: One batch.
+            average: The mean over processes.
+            coefficient: 0-d, what :meth:`start` and :meth:`adapt` have made of it; None if there is none.
         """
         return {}
 
-    def measure(self, scores: Tensor, load: Tensor, k: int, mask: Tensor | None) -> Tensor:
-        """Counts of one batch that :meth:`update` learns from; those of several batches or processes add up.
+    def measure(self, routed: Routed) -> Tensor:
+        """Counts of one batch, (experts, ...) int64, that :meth:`update` and :meth:`adapt` learn from; by default the load.
 
-        Shape:
-            - scores: (..., experts), bias included.
-            - load: (experts,).
-            - mask: (...).
-            - output: (experts, ...), int64; by default the load.
+        Those of several batches or processes add up.
         """
-        return load
+        return routed.load
+
+    def start(self) -> float | None:
+        """The first value of a coefficient that moves with the counts, or None."""
+        return None
+
+    def adapt(self, coefficient: Tensor, counts: Tensor) -> Tensor:
+        """The coefficient (0-d) of the next batches from that of the last ones and their counts."""
+        return coefficient
 
     def update(self, bias: Tensor, counts: Tensor) -> Tensor:
         """The selection bias of the next batches from that of the last ones and the counts that it gave.
@@ -67,13 +93,11 @@ class NoBalance(Balancer):
     """No balancing: the router may collapse on few experts."""
 
 
-def _mean(values: Tensor, mask: Tensor | None, average: Average) -> Tensor:
+def mean_of_tokens(values: Tensor, routed: Routed, average: Average) -> Tensor:
     """The mean over real tokens of values (..., c), where processes share the tokens; 0 if there is none."""
-    if mask is None:
-        mask = torch.ones_like(values[..., 0], dtype=torch.bool)
-    total = values.masked_fill(~mask[..., None], 0).flatten(0, -2).sum(0)
-    number = average(mask.sum().to(values.dtype))
-    return total / number.masked_fill(number == 0, 1)
+    kept = values if routed.mask is None else values.masked_fill(~routed.mask[..., None], 0)
+    number = average(routed.tokens.to(values.dtype))
+    return kept.flatten(0, -2).sum(0) / number.masked_fill(number == 0, 1)
 
 
 def _check_coefficient(coefficient: float) -> None:
@@ -105,14 +129,13 @@ class SwitchLoss(Balancer):
     def __post_init__(self) -> None:
         _check_coefficient(self.coefficient)
 
-    def losses(
-        self, logits: Tensor, marginals: Tensor, load: Tensor, mask: Tensor | None, average: Average = alone
-    ) -> dict[str, Tensor]:
+    def losses(self, routed: Routed, average: Average = alone, coefficient: Tensor | None = None) -> dict[str, Tensor]:
         """The term `switch`."""
-        gate = _mean(marginals / marginals.sum(-1, keepdim=True), mask, average)
-        slots = average(load.to(gate.dtype))
+        total = routed.marginals.sum(-1, keepdim=True)
+        gate = mean_of_tokens(routed.marginals / total.masked_fill(total == 0, 1), routed, average)
+        slots = average(routed.load.to(gate.dtype))
         slots = slots / slots.sum().masked_fill(slots.sum() == 0, 1)
-        return {"switch": self.coefficient * load.numel() * (slots * gate).sum()}
+        return {"switch": self.coefficient * len(slots) * (slots * gate).sum()}
 
 
 @dataclass(frozen=True)
@@ -135,23 +158,21 @@ class ZLoss(Balancer):
     def __post_init__(self) -> None:
         _check_coefficient(self.coefficient)
 
-    def losses(
-        self, logits: Tensor, marginals: Tensor, load: Tensor, mask: Tensor | None, average: Average = alone
-    ) -> dict[str, Tensor]:
+    def losses(self, routed: Routed, average: Average = alone, coefficient: Tensor | None = None) -> dict[str, Tensor]:
         """The term `z`."""
-        square = logits.logsumexp(-1, keepdim=True).square()
-        return {"z": self.coefficient * _mean(square, mask, average).sum()}
+        square = routed.logits.logsumexp(-1, keepdim=True).square()
+        return {"z": self.coefficient * mean_of_tokens(square, routed, average).sum()}
 
 
 @dataclass(frozen=True)
 class Balancers(Balancer):
-    """Several balancers at once: the losses of all, and the bias of the one that moves it.
+    """Several balancers at once: the losses of all, and the state of the one that learns from the load.
 
     Args:
-        parts: At least one; at most one of them moves the bias, and no two give a loss of the same kind.
+        parts: At least one; at most one of them moves a bias or a coefficient, and no two give a loss of the same kind.
 
     Raises:
-        ValueError: If two parts move the bias, or two are of one class.
+        ValueError: If two parts move a bias or a coefficient, or two are of one class.
 
     Example:
         >>> from sparsek.nn import DualBias, Router
@@ -166,29 +187,39 @@ class Balancers(Balancer):
         object.__setattr__(self, "parts", tuple(self.parts))
         object.__setattr__(self, "moves_bias", any(part.moves_bias for part in self.parts))
         kinds = [type(part).__name__ for part in self.parts]
-        movers = [part for part in self.parts if part.moves_bias]
-        if not kinds or len(set(kinds)) < len(kinds) or len(movers) > 1:
+        if not kinds or len(set(kinds)) < len(kinds) or len(self._learners) > 1:
             raise ValueError(
-                f"parts must be balancers of different classes, of which one at most moves the bias, got {kinds}"
+                "parts must be balancers of different classes, of which one at most moves a bias or a coefficient, "
+                f"got {kinds}"
             )
 
     @property
-    def _mover(self) -> Balancer:
-        return next((part for part in self.parts if part.moves_bias), self.parts[0])
+    def _learners(self) -> list[Balancer]:
+        return [part for part in self.parts if part.moves_bias or part.start() is not None]
 
-    def losses(
-        self, logits: Tensor, marginals: Tensor, load: Tensor, mask: Tensor | None, average: Average = alone
-    ) -> dict[str, Tensor]:
+    @property
+    def _learner(self) -> Balancer:
+        return next(iter(self._learners), NoBalance())
+
+    def losses(self, routed: Routed, average: Average = alone, coefficient: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of all parts."""
         terms: dict[str, Tensor] = {}
         for part in self.parts:
-            terms |= part.losses(logits, marginals, load, mask, average)
+            terms |= part.losses(routed, average, coefficient)
         return terms
 
-    def measure(self, scores: Tensor, load: Tensor, k: int, mask: Tensor | None) -> Tensor:
-        """What the part that moves the bias measures."""
-        return self._mover.measure(scores, load, k, mask)
+    def measure(self, routed: Routed) -> Tensor:
+        """What the part that learns measures."""
+        return self._learner.measure(routed)
 
     def update(self, bias: Tensor, counts: Tensor) -> Tensor:
-        """The step of the part that moves the bias."""
-        return self._mover.update(bias, counts)
+        """The step of the part that learns."""
+        return self._learner.update(bias, counts)
+
+    def start(self) -> float | None:
+        """The coefficient of the part that has one."""
+        return self._learner.start()
+
+    def adapt(self, coefficient: Tensor, counts: Tensor) -> Tensor:
+        """The step of the part that learns."""
+        return self._learner.adapt(coefficient, counts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsek._validation import check_positive
 
 from ._gate import Gate
-from ._selection import Selection
+from ._selection import Selection, padded
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ExpertChoice(Selection):
     factor: float = 1.0
 
     causal: ClassVar[bool] = False
-    balanced: ClassVar[bool] = True
+    uses_bias: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_positive("factor", self.factor)
@@ -68,13 +68,7 @@ class ExpertChoice(Selection):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Let every expert take its tokens."""
-        taken = self._taken(marginals.flatten(0, -2), mask.flatten(), k)
-        number = taken.sum(-1)
-        width = max(int(number.max()), 1) if taken.numel() else 1
-        place = torch.where(taken, taken.cumsum(-1) - 1, width)  # those not taken go to a last column, which is cut off
-        experts = torch.arange(taken.shape[-1], device=taken.device).expand_as(place)
-        indices = place.new_full((len(place), width + 1), -1).scatter_(-1, place, experts)[:, :width]
-        return indices.view(*marginals.shape[:-1], width)
+        return padded(self._taken(marginals.flatten(0, -2), mask.flatten(), k).view(marginals.shape))
 
     def _taken(self, marginals: Tensor, mask: Tensor, k: int) -> Tensor:
         """(T, E) bool: which expert takes which token."""

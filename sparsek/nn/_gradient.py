@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ._selection import Selection
+from ._selection import Selection, moving
 
 
 class Gated(NamedTuple):
@@ -29,6 +29,10 @@ class Gated(NamedTuple):
     """Whether they were drawn with the marginals as inclusion probabilities: a sampled selection while training."""
     log_prob: Tensor | None = None
     """(...): the log-probability of the draw, with its gradient, if it was drawn and the gradient `uses_score`."""
+    training: bool = True
+    """Whether the model trains."""
+    generator: torch.Generator | None = None
+    """Source of randomness for gradients that need it."""
 
 
 class Carried(NamedTuple):
@@ -68,11 +72,6 @@ class Gradient(ABC):
     @abstractmethod
     def __call__(self, gated: Gated) -> Carried:
         """Give the weights of the chosen experts, and of the others if they count, their gradient."""
-
-
-def moving(value: Tensor) -> Tensor:
-    """0 in value, with the gradient of `value`."""
-    return value - value.detach()
 
 
 def check_sampled(gradient: Gradient, selection: Selection) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._gradient import Carried, Gated, Gradient, check_sampled, inverse_probability, moving
+from ._gradient import Carried, Gated, Gradient, check_sampled, inverse_probability
 from ._routing import ExpertOutputs
-from ._selection import Selection
+from ._selection import Selection, moving
 
 
 @dataclass(frozen=True)

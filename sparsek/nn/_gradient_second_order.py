@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from sparsek.estimators._score import design_with_score
 
-from ._gradient import Carried, Gated, Gradient, check_sampled, moving
-from ._selection import Sampled, Selection
+from ._gradient import Carried, Gated, Gradient, check_sampled
+from ._selection import Sampled, Selection, moving
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive
 
-from ._balance import Balancer
+from ._balance import Balancer, Routed
 from ._bias import centred
 
 PER_SIDE = 96
@@ -48,34 +48,41 @@ class QuantileBalance(Balancer):
         if self.rate > 1:
             raise ValueError(f"rate must be at most 1, got {self.rate}")
 
-    def measure(self, scores: Tensor, load: Tensor, k: int, mask: Tensor | None) -> Tensor:
+    def measure(self, routed: Routed) -> Tensor:
         """Counts of margins, (experts, 192): the unchosen from the far side up, then the chosen."""
-        rows = scores.detach().flatten(0, -2)
+        rows, k = routed.scores.flatten(0, -2), routed.k
         experts = rows.shape[-1]
         best = rows.topk(min(k + 1, experts))
         chosen = torch.zeros_like(rows, dtype=torch.bool).scatter(-1, best.indices[:, :k], True)
         runner_up = best.values[:, k:] if k < experts else -torch.inf
         bar = torch.where(chosen, runner_up, best.values[:, k - 1 : k])
-        size = torch.bucketize((rows - bar).abs(), _edges(rows.device)[1:-1].to(rows.dtype))
-        first = 2 * PER_SIDE * torch.arange(experts, device=rows.device)
-        place = first + torch.where(chosen, PER_SIDE + size, PER_SIDE - 1 - size)
-        kept = torch.ones_like(place) if mask is None else mask.flatten()[:, None].expand_as(place).long()
-        counts = place.new_zeros(experts * 2 * PER_SIDE)
-        return counts.index_add(0, place.flatten(), kept.flatten()).view(experts, 2 * PER_SIDE)
+        return margin_counts(rows - bar, chosen, routed.mask)
 
     def update(self, bias: Tensor, counts: Tensor) -> Tensor:
         """One lagged, damped step of all experts."""
         return centred(bias - self.rate * excess_margin(counts).to(bias.dtype))
 
 
-def excess_margin(counts: Tensor) -> Tensor:
+def margin_counts(margins: Tensor, chosen: Tensor, mask: Tensor | None) -> Tensor:
+    """Counts of the margins (tokens, experts) of real tokens, (experts, 192), on two sides: unchosen and `chosen`."""
+    experts = margins.shape[-1]
+    size = torch.bucketize(margins.abs(), _edges(margins.device)[1:-1].to(margins.dtype))
+    first = 2 * PER_SIDE * torch.arange(experts, device=margins.device)
+    place = first + torch.where(chosen, PER_SIDE + size, PER_SIDE - 1 - size)
+    kept = torch.ones_like(place) if mask is None else mask.flatten()[:, None].expand_as(place).long()
+    counts = place.new_zeros(experts * 2 * PER_SIDE)
+    return counts.index_add(0, place.flatten(), kept.flatten()).view(experts, 2 * PER_SIDE)
+
+
+def excess_margin(counts: Tensor, surplus: Tensor | None = None) -> Tensor:
     """The margin above which each expert has its share of the tokens, (experts,), from counts (experts, 192).
 
-    0 where it has exactly that.
+    0 where it has exactly that. `surplus` (experts,): by how much it has more; default: more than the mean.
     """
     counts = counts.double()
-    load = counts[:, PER_SIDE:].sum(-1)
-    surplus = load - load.mean()
+    if surplus is None:
+        load = counts[:, PER_SIDE:].sum(-1)
+        surplus = load - load.mean()
     sides = torch.stack([counts[:, PER_SIDE:], counts[:, :PER_SIDE].flip(-1)])  # chosen, then unchosen, from 0 outwards
     side = torch.where((surplus >= 0)[:, None], sides[0], sides[1])
     return surplus.sign() * _distance(side, surplus.abs())

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from sparsek.functional import expert_load
 
-from ._balance import Balancer, NoBalance, alone
+from ._balance import Balancer, NoBalance, Routed, alone
 from ._gate import Gate, SigmoidTopKGate
-from ._gradient import Gated, Gradient, TopKOnly, moving
+from ._gradient import Gated, Gradient, TopKOnly
 from ._gradient_absent import RunAllBackward
 from ._output_mean import OutputMean
 from ._routing import ExpertOutputs, Routing
-from ._selection import HardTopK, Selection
+from ._selection import HardTopK, Selection, marginals_of
 
 
 class Router(nn.Module):
@@ -51,6 +51,7 @@ class Router(nn.Module):
 
     Attributes:
         bias: (E,) buffer, float32 at least, saved: added to the scores for the selection. Mean zero.
+        coefficient: 0-d buffer, float32 at least, saved, of a balancer that moves one; None otherwise.
         process_group: Which processes share the batch; None: all.
 
     Raises:
@@ -70,6 +71,7 @@ class Router(nn.Module):
     """
 
     bias: Tensor
+    coefficient: Tensor | None
 
     def __init__(
         self,
@@ -96,6 +98,8 @@ class Router(nn.Module):
         self._check_parts()
         self.weight = nn.Parameter(torch.randn(num_experts, d_model) * d_model**-0.5)
         self.register_buffer("bias", torch.zeros(num_experts))
+        first = self.balancer.start()
+        self.register_buffer("coefficient", None if first is None else torch.tensor(first))
         decay = getattr(self.gradient, "decay", 0.0)
         self.output_mean = OutputMean(num_experts, d_model, decay) if self.gradient.uses_means else None
         self.process_group: dist.ProcessGroup | None = None
@@ -105,10 +109,9 @@ class Router(nn.Module):
         self.gate.check(self.k, self.num_experts)
         self.selection.check(self.gate, self.k)
         self.gradient.check(self.selection)
-        if self.selection.balanced and self.balancer.moves_bias:
+        if self.balancer.moves_bias and not self.selection.uses_bias:
             raise ValueError(
-                f"balancer must not move a bias under {self.selection}, whose load is even by construction, "
-                f"got {self.balancer}"
+                f"balancer must not move a bias under {self.selection}, whose choice depends on none, got {self.balancer}"
             )
 
     @property
@@ -140,20 +143,19 @@ class Router(nn.Module):
         real = torch.ones_like(input[..., 0], dtype=torch.bool) if mask is None else mask
         logits, valid = self._logits(input, real)
         gated, scores = self._choose(logits, valid, generator)
-        indices = gated.indices
         weights, absent = self.gradient(gated)
-        weights = weights.masked_fill(indices < 0, 0).to(input.dtype)
+        weights = weights.masked_fill(gated.indices < 0, 0).to(input.dtype)
         absent = None if absent is None else absent.masked_fill(~valid[..., None], 0)
-        load = expert_load(indices, self.num_experts)
+        routed = Routed(logits, gated.marginals, scores, expert_load(gated.indices, self.num_experts), self.k, valid)
         stats = {
-            "load": load,
+            "load": routed.load,
             "invalid": (real & ~valid).sum(),
-            "unrouted": (real & (indices < 0).all(-1)).sum(),
+            "unrouted": (real & (gated.indices < 0).all(-1)).sum(),
         }
         if self.training:
-            stats["balance"] = self.balancer.measure(scores, load, self.k, valid)
-        losses = self.balancer.losses(logits, gated.marginals, load, valid, self._average())
-        return Routing(indices, weights, gated.marginals, logits, losses, stats, absent)
+            stats["balance"] = self.balancer.measure(routed)
+        losses = self.balancer.losses(routed, self._average(), self.coefficient)
+        return Routing(gated.indices, weights, gated.marginals, logits, losses, stats, absent)
 
     def _check(self, input: Tensor, mask: Tensor | None) -> None:
         if input.shape[-1:] != (self.d_model,):
@@ -176,21 +178,18 @@ class Router(nn.Module):
 
     def _choose(self, logits: Tensor, valid: Tensor, generator: torch.Generator | None) -> tuple[Gated, Tensor]:
         """The chosen experts with what the gate says of them, and the scores that chose them."""
-        bias = self.bias.to(logits.dtype)
-        marginals = self.gate.marginals(logits + bias if self.selection.sampled else logits, self.k)
+        bias, selection = self.bias.to(logits.dtype), self.selection
+        biased = logits + bias if selection.sampled or selection.biases_marginals else logits
+        marginals = self.gate.marginals(biased, self.k)
         scores = (self.gate.scores(logits) + bias).detach()
-        drawn = self.selection.sampled and self.training
-        raw = self.selection(
-            scores, marginals.detach(), self.k, mask=valid, training=self.training, generator=generator
-        )
-        taken = (
-            torch.zeros_like(marginals, dtype=torch.uint8).scatter_add(-1, raw.clamp_min(0), (raw >= 0).byte()).bool()
-        )
+        drawn = selection.sampled and self.training
+        raw = selection(scores, marginals.detach(), self.k, mask=valid, training=self.training, generator=generator)
+        taken = _members(raw, marginals)
         score = self._log_prob(marginals, taken) if drawn and self.gradient.uses_score else None
         indices = raw.masked_fill(~valid[..., None], -1)
-        chosen = marginals.gather(-1, indices.clamp_min(0)).masked_fill(indices < 0, 0)
-        weights = 1 + moving(chosen) if self.selection.sampled else self.gate.weights(chosen)
-        gated = Gated(weights, chosen, marginals, taken & valid[..., None], indices, drawn, score)
+        weights, chosen = selection.weights(self.gate, marginals, indices), marginals_of(indices, marginals)
+        taken = taken & valid[..., None]
+        gated = Gated(weights, chosen, marginals, taken, indices, drawn, score, self.training, generator)
         return gated, scores
 
     def _log_prob(self, marginals: Tensor, taken: Tensor) -> Tensor:
@@ -243,14 +242,16 @@ class Router(nn.Module):
             counts[name] = self._sum(counts.get(name, empty))
         moved = self.balancer.update(self.bias, counts["balance"])
         self.bias.copy_(torch.where(counts["load"].sum() > 0, moved, self.bias))
+        if self.coefficient is not None:
+            self.coefficient.copy_(self.balancer.adapt(self.coefficient, counts["balance"]))
         if self.output_mean is not None:
             self.output_mean.update(counts["output_sum"], counts["output_count"])
 
     def _nothing(self) -> dict[str, Tensor]:
         """The counts of no token."""
         load = torch.zeros(self.num_experts, dtype=torch.int64, device=self.bias.device)
-        scores = self.bias.new_zeros(0, self.num_experts)
-        counts = {"load": load, "balance": self.balancer.measure(scores, load, self.k, None)}
+        nobody = self.bias.new_zeros(0, self.num_experts)
+        counts = {"load": load, "balance": self.balancer.measure(Routed(nobody, nobody, nobody, load, self.k))}
         if self.output_mean is not None:
             counts |= {"output_sum": torch.zeros_like(self.output_mean.mean), "output_count": load}
         return counts
@@ -272,11 +273,12 @@ class Router(nn.Module):
         return lambda value: self._sum(value) / self._size()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
-        """Convert and move as any module does, but keep the bias in float32 at least: small steps vanish in less."""
-        kept = self.bias
+        """Convert and move as any module does, but keep the state of the balancer in float32 at least: small steps vanish."""
+        kept = {"bias": self.bias, "coefficient": self.coefficient}
         super()._apply(fn, recurse)
-        if self.bias.dtype.itemsize < kept.dtype.itemsize and self.bias.dtype.itemsize < torch.float32.itemsize:
-            self.bias = kept.to(self.bias.device)
+        for name, value in kept.items():
+            if value is not None and getattr(self, name).dtype.itemsize < min(value.dtype.itemsize, 4):
+                setattr(self, name, value.to(self.weight.device))
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -291,3 +293,9 @@ class Router(nn.Module):
         """The configuration, for `print`."""
         parts = f"gate={self.gate}, selection={self.selection}, gradient={self.gradient}, balancer={self.balancer}"
         return f"{self.d_model}, num_experts={self.num_experts}, k={self.k}, {parts}"
+
+
+def _members(indices: Tensor, marginals: Tensor) -> Tensor:
+    """(..., experts) bool: which experts are among the indices; −1 is none."""
+    number = torch.zeros_like(marginals, dtype=torch.uint8)
+    return number.scatter_add(-1, indices.clamp_min(0), (indices >= 0).to(torch.uint8)).bool()

@@ -21,12 +21,14 @@ class Selection(ABC):
         causal: Whether the experts of a token depend on that token alone (and on chance).
         sampled: Whether experts are drawn while training, with the gate's marginals as inclusion probabilities. Their
             forward weight is then 1: the expected output is the mixture by marginals.
-        balanced: Whether the load is even by construction, so that a bias would have nothing to move.
+        biases_marginals: Whether the marginals have the bias in them, as the law of a draw must; so it is if `sampled`.
+        uses_bias: Whether a bias changes the choice.
     """
 
     causal: ClassVar[bool] = True
     sampled: ClassVar[bool] = False
-    balanced: ClassVar[bool] = False
+    biases_marginals: ClassVar[bool] = False
+    uses_bias: ClassVar[bool] = True
 
     def check(self, gate: Gate, k: int) -> None:
         """Refuse a gate that this selection cannot use; by default none."""
@@ -48,7 +50,7 @@ class Selection(ABC):
         Shape:
             - scores, marginals: (..., experts).
             - mask: (...).
-            - output: (..., k), int64.
+            - output: (..., k), int64; of another width if the number of experts of a token varies (:func:`padded`).
 
         Args:
             scores: The gate's scores plus the balance bias, detached.
@@ -62,9 +64,36 @@ class Selection(ABC):
             The experts of each token, best first where they are ranked; −1 = none.
         """
 
+    def weights(self, gate: Gate, marginals: Tensor, indices: Tensor) -> Tensor:
+        """Weights (..., k) of the chosen experts, 0 at slots without one, before the gradient has its say."""
+        chosen = marginals_of(indices, marginals)
+        return 1 + moving(chosen) if self.sampled else gate.weights(chosen)
+
     def log_prob(self, marginals: Tensor, taken: Tensor, k: int) -> Tensor:
         """Log-probability (...) of a draw `taken` (..., experts) bool, with its gradient to the marginals."""
         raise NotImplementedError(f"{type(self).__name__} has no log-probability; use Sampled(ConditionalPoisson())")
+
+
+def moving(value: Tensor) -> Tensor:
+    """0 in value, with the gradient of `value`."""
+    return value - value.detach()
+
+
+def marginals_of(indices: Tensor, marginals: Tensor) -> Tensor:
+    """The marginals (..., k) of the chosen experts; 0 at slots without one."""
+    return marginals.gather(-1, indices.clamp_min(0)).masked_fill(indices < 0, 0)
+
+
+def padded(taken: Tensor) -> Tensor:
+    """Indices (..., width) of the experts that are True in `taken` (..., experts), filled up with −1.
+
+    In rising order; the width is the most experts of any token, and at least 1.
+    """
+    number = taken.sum(-1)
+    width = max(int(number.max()), 1) if taken.numel() else 1
+    place = torch.where(taken, taken.cumsum(-1) - 1, width)  # those not taken go to a last column, which is cut off
+    experts = torch.arange(taken.shape[-1], device=taken.device).expand_as(place)
+    return place.new_full((*place.shape[:-1], width + 1), -1).scatter_(-1, place, experts)[..., :width]
 
 
 def top_indices(scores: Tensor, k: int) -> Tensor:

@@ -8,11 +8,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sparsek.metrics import BatchMaxViolation, DomainInformation, GradientSNR, LoadCV, MaxViolation, RouterEntropy
 from sparsek.nn import (
+    AdaptiveL1,
     Balancers,
     DefaultVector,
     DualBias,
     MixtureOfExperts,
+    Positive,
     QuantileBalance,
+    ReLUGate,
     Router,
     SignBias,
     SwitchLoss,
@@ -86,6 +89,8 @@ def agree(rank, world_size, wrap, accumulate=1, **parts):
 def balancers_agree_under_data_parallel(rank, world_size):
     for balancer in BALANCERS:
         agree(rank, world_size, DistributedDataParallel, balancer=balancer)
+    penalty = AdaptiveL1(initial=0.1)
+    agree(rank, world_size, DistributedDataParallel, gate=ReLUGate(), selection=Positive(), balancer=penalty)
 
 
 def accumulated_batches_agree_under_data_parallel(rank, world_size):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparsek.functional import load_cv, max_violation
-from sparsek.nn import DualBias, NoBalance, Router, SigmoidTopKGate, SoftmaxGate, SwitchLoss
+from sparsek.nn import DualBias, NoBalance, Routed, Router, SigmoidTopKGate, SoftmaxGate, SwitchLoss
 
 
 def skewed_tokens(count=512):
@@ -26,8 +26,11 @@ def test_switch_loss_is_its_formula_and_one_when_even():
     load = torch.tensor([5, 1, 4, 2])
     shares = marginals / marginals.sum(-1, keepdim=True)
     expected = 0.5 * 4 * sum(load[e] / 12 * shares[:, e].mean() for e in range(4))
-    torch.testing.assert_close(balancer.losses(marginals.log(), marginals, load, None)["switch"], expected)
-    even = SwitchLoss(1.0).losses(torch.zeros(6, 4), torch.ones(6, 4), torch.full((4,), 3), None)["switch"]
+    torch.testing.assert_close(
+        balancer.losses(Routed(marginals.log(), marginals, marginals, load, 2))["switch"], expected
+    )
+    ones = torch.ones(6, 4)
+    even = SwitchLoss(1.0).losses(Routed(ones, ones, ones, torch.full((4,), 3), 2))["switch"]
     torch.testing.assert_close(even, torch.tensor(1.0))
 
 

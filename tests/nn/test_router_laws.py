@@ -20,7 +20,10 @@ from sparsek.nn import (
     MixtureOfExperts,
     MoETransformer,
     NoBalance,
+    Positive,
     QuantileBalance,
+    ReLUGate,
+    Routed,
     Router,
     Sampled,
     SecondOrder,
@@ -28,6 +31,8 @@ from sparsek.nn import (
     SigmoidTopKGate,
     SignBias,
     SoftmaxGate,
+    SparseMixer,
+    SuccessiveSoftmax,
     SwitchLoss,
     ZLoss,
 )
@@ -51,8 +56,10 @@ SAMPLED = [
     *({"selection": Sampled(design)} for design in (Pivotal(), Systematic(), ConditionalPoisson())),
     *({"selection": Sampled(), "gradient": gradient} for gradient in (HorvitzThompson(), DoublyRobust())),
     {"selection": Sampled(ConditionalPoisson()), "gradient": SecondOrder()},
+    {"gate": SoftmaxGate(False), "selection": SuccessiveSoftmax(), "gradient": SparseMixer()},
 ]
-CAUSAL = HARD + SAMPLED
+RELU = {"gate": ReLUGate(), "selection": Positive()}
+CAUSAL = [*HARD, *SAMPLED, RELU]
 ALL = [*CAUSAL, {"selection": ExpertChoice(), "gate": SoftmaxGate(False)}]
 
 
@@ -79,9 +86,19 @@ def test_the_future_changes_no_bit_of_the_past(parts, training):
     input = torch.randn(2, 20, 16)
     changed = torch.cat([input[:, :12], 5 * torch.randn(2, 8, 16)], 1)
     before, after = draw(router, input), draw(router, changed)
-    for field in ("indices", "weights", "marginals", "logits"):
+    for field in ("marginals", "logits"):
         assert torch.equal(getattr(before, field)[:, :12], getattr(after, field)[:, :12])
-    assert not torch.equal(before.indices[:, 12:], after.indices[:, 12:])
+    for one, other in zip(by_expert(before), by_expert(after), strict=True):
+        assert torch.equal(one[:, :12], other[:, :12])
+    assert not torch.equal(by_expert(before)[0][:, 12:], by_expert(after)[0][:, 12:])
+
+
+def by_expert(routing):
+    """Which experts run, and their weights, (..., 8): also if the number of slots varies."""
+    place = routing.indices % 9  # −1 goes to a last column, which is cut off
+    empty = torch.zeros(*place.shape[:-1], 9)
+    taken = empty.scatter_add(-1, place, torch.ones_like(routing.weights))
+    return taken[..., :8], empty.scatter_add(-1, place, routing.weights)[..., :8]
 
 
 def test_expert_choice_is_not_causal_and_says_so():
@@ -94,7 +111,7 @@ def test_expert_choice_is_not_causal_and_says_so():
     assert not torch.equal(before[:12, :width], after[:12, :width])
 
 
-@pytest.mark.parametrize("parts", [*HARD, SAMPLED[0], ALL[-1]], ids=name)
+@pytest.mark.parametrize("parts", [*HARD, SAMPLED[0], SAMPLED[-1], RELU, ALL[-1]], ids=name)
 def test_renaming_the_experts_renames_the_choice(parts):
     router = make(**parts).eval()
     order = torch.randperm(8)
@@ -281,11 +298,10 @@ def test_one_full_quantile_step_of_one_expert_gives_it_its_share(seed, experts, 
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(200, experts, generator=generator) + torch.randn(experts, generator=generator)
     balancer = QuantileBalance(1.0)
-    load = torch.zeros(experts, dtype=torch.int64)
-    moved = balancer.update(torch.zeros(experts), balancer.measure(scores, load, k, None))
+    moved = balancer.update(torch.zeros(experts), balancer.measure(routed(scores, k)))
     for e in range(experts):
         # the mean was taken off all biases: only differences count, so move expert e by its own step, seen from expert 0
-        step = excess(balancer.measure(scores, load, k, None))[e]
+        step = excess(balancer.measure(routed(scores, k)))[e]
         alone = scores.clone()
         alone[:, e] -= step
         number = (alone.topk(k).indices == e).sum().item()
@@ -297,6 +313,10 @@ def test_one_full_quantile_step_of_one_expert_gives_it_its_share(seed, experts, 
         assert max(high, number) >= 200 * k / experts - 1
         assert low <= number <= high
     assert abs(moved.mean()) < 1e-6
+
+
+def routed(scores, k):
+    return Routed(scores, scores, scores, torch.zeros(scores.shape[-1], dtype=torch.int64), k)
 
 
 def excess(counts):
@@ -316,17 +336,17 @@ def test_balanced_counts_leave_the_bias_alone():
     bias = torch.tensor([0.5, -0.25, -0.25])
     torch.testing.assert_close(SignBias(0.1).update(bias, torch.tensor([7, 7, 7])), bias)
     scores = torch.eye(3).repeat(4, 1)  # every expert wins four tokens
-    counts = QuantileBalance().measure(scores, torch.tensor([4, 4, 4]), 1, None)
+    counts = QuantileBalance().measure(routed(scores, 1))
     assert counts.sum() == 36
     torch.testing.assert_close(QuantileBalance().update(bias, counts), bias)
-    everything = QuantileBalance().measure(scores, torch.tensor([12, 12, 12]), 3, None)
+    everything = QuantileBalance().measure(routed(scores, 3))
     torch.testing.assert_close(QuantileBalance().update(bias, everything), bias)
 
 
 def test_z_loss_is_its_formula():
     logits = torch.randn(6, 4, dtype=torch.float64)
     mask = torch.tensor([True, True, False, True, True, False])
-    term = ZLoss(0.5).losses(logits, logits.softmax(-1), torch.zeros(4), mask)["z"]
+    term = ZLoss(0.5).losses(Routed(logits, logits.softmax(-1), logits, torch.zeros(4), 2, mask))["z"]
     torch.testing.assert_close(term, 0.5 * logits[mask].exp().sum(-1).log().square().mean())
 
 
@@ -334,7 +354,10 @@ def test_z_loss_is_its_formula():
     ("build", "message"),
     [
         (lambda: Balancers([]), "parts must be balancers of different classes"),
-        (lambda: Balancers([DualBias(), SignBias()]), r"one at most moves the bias, got \['DualBias', 'SignBias'\]"),
+        (
+            lambda: Balancers([DualBias(), SignBias()]),
+            r"one at most moves a bias or a coefficient, got \['DualBias', 'SignBias'\]",
+        ),
         (lambda: Balancers([ZLoss(), ZLoss(0.1)]), "parts must be balancers of different classes"),
         (lambda: ZLoss(-1.0), "coefficient must be finite and >= 0, got -1.0"),
         (lambda: SignBias(0.0), "rate must be a finite number > 0"),
