@@ -7,25 +7,22 @@ python experiments/00_demo/run.py --seeds 0 1 2    # the committed results.csv
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import logging
 import re
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 import yaml
 from figure import draw, read_results, table
 
 from sparsek.cli import run
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import results_file
+
 HERE = Path(__file__).parent
-HEADER = ("row", "seed", "metric", "value", "step", "config", "commit", "device", "torch", "date")
 METRICS = ("bits_per_byte", "max_vio", "load_cv", "utilisation", "unrouted")
 
 
@@ -43,28 +40,6 @@ def train(name: str, configs: list[str], seed: int, overrides: list[str]) -> tup
     )
     metrics = {name.removeprefix("test/"): value for name, value in tested.items()}
     return Path(cli.trainer.log_dir or "."), {**metrics, "seconds": seconds}, cli.trainer.global_step
-
-
-def result_rows(
-    name: str, seed: int, metrics: dict[str, float], step: int, configs: list[str]
-) -> Iterator[tuple[str, ...]]:
-    """The rows of results.csv that one run gives."""
-    described = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    context = (str(step), " ".join(configs), described.stdout.strip(), "cpu", torch.__version__)
-    for metric, value in metrics.items():
-        yield (name, str(seed), metric, f"{value:.6g}", *context, datetime.date.today().isoformat())
-
-
-def append(path: Path, rows: Iterator[tuple[str, ...]]) -> None:
-    """Add rows to a results file; what is in it stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([HEADER] if new else [])
-        writer.writerows(rows)
 
 
 def main() -> None:
@@ -85,7 +60,7 @@ def main() -> None:
         for name, configs in yaml.safe_load((HERE / "grid.yaml").read_text())["rows"].items():
             print(f"\n{name}, seed {seed}", flush=True)
             folders[name], metrics, step = train(name, configs, seed, arguments.overrides)
-            append(results, result_rows(name, seed, metrics, step, configs))
+            results_file.append(results, results_file.lines(name, seed, metrics, step, " ".join(configs)))
     figure = draw(folders, results.with_suffix(".png"))
     print(f"\n{table(read_results(results))}\n\nresults: {results}\nfigure:  {figure}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import sysconfig
 from abc import ABC, abstractmethod
@@ -75,6 +76,76 @@ class Folder(TextSource):
             excluded = any(part in self.exclude for part in (*relative.parts[:-1], *parents))
             if file.suffix in self.suffixes and not excluded and file.is_file():
                 yield relative.as_posix()
+
+
+@dataclass(frozen=True)
+class Files(TextSource):
+    r"""Files by path or pattern, as one kind of text; a large file may be cut into many documents.
+
+    Nothing is converted and nothing is downloaded. A document is named after its file, without the folder, so the split
+    of a corpus is the same wherever it lies.
+
+    Args:
+        name: Name of this kind of text.
+        paths: Paths of files, or patterns such as `texts/*.txt` (`**` for any depth). Each must match something.
+        piece: Cut every file after the line end that follows each `piece` bytes or more, at least 1; None: a file is one
+            document. Only documents are split into training, validation and test, so one file alone must be cut.
+
+    Raises:
+        ValueError: If `piece` is below 1; from `documents`, if a path matches no file, two files have one name, or one
+            cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparsek.datamodules import Files
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "verses.txt").write_bytes(b"one\ntwo\nthree\nfour")
+        ...     [(path, content) for path, content in Files("poem", [f"{folder}/*.txt"], piece=5).documents()]
+        [('verses.txt#0', b'one\ntwo\n'), ('verses.txt#1', b'three\n'), ('verses.txt#2', b'four')]
+    """
+
+    name: str
+    paths: Sequence[str]
+    piece: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.piece is not None and self.piece < 1:
+            raise ValueError(f"piece must be at least 1, got {self.piece}")
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the files sorted by name, or their pieces in order."""
+        for path in sorted(self._files(), key=lambda file: file.name):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise ValueError(f"text source {self.name!r} cannot read {str(path)!r}: {error}") from error
+            if self.piece is None:
+                yield Document(path.name, content)
+                continue
+            for i, part in enumerate(_pieces(content, self.piece)):
+                yield Document(f"{path.name}#{i}", part)
+
+    def _files(self) -> set[Path]:
+        files: set[Path] = set()
+        for pattern in self.paths:
+            found = {Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file()}
+            if not found:
+                raise ValueError(f"paths of the text source {self.name!r} must each match a file, got {pattern!r}")
+            files |= found
+        if len({file.name for file in files}) < len(files):
+            raise ValueError(f"paths of the text source {self.name!r} must match files of different names")
+        return files
+
+
+def _pieces(content: bytes, size: int) -> Iterator[bytes]:
+    """Cut after the first line end at or after each `size` bytes."""
+    start = 0
+    while start < len(content):
+        end = content.find(b"\n", start + size - 1) + 1
+        end = end or len(content)
+        yield content[start:end]
+        start = end
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ class TextDataModule(LightningDataModule):
     The digest of the corpus goes to the loggers as `corpus_digest`.
 
     Args:
-        sources: Kinds of text; by default `[PythonLibrary(), LanguageReference(), TorchHeaders()]`. Own folders:
-            `Folder(name, root, suffixes)`.
+        sources: Kinds of text; by default `[PythonLibrary(), LanguageReference(), TorchHeaders()]`. Your own
+            text: `Folder(name, root, suffixes)`, `Files(name, paths, piece)`.
         length: Bytes per row, at least 1.
         batch_size: Rows per batch, at least 1.
         steps_per_epoch: Batches per epoch, at least 1; by default one pass over as many bytes as the training streams

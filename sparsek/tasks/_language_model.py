@@ -56,6 +56,8 @@ class LanguageModelTask(LightningModule):
         learning_rate: Peak learning rate of AdamW, above 0.
         weight_decay: Weight decay on matrices, at least 0.
         warmup_fraction: Share of the steps with a rising learning rate, in [0, 1); a cosine down to 5 % follows.
+        compile: Whether to run the network through `torch.compile`, from its first batch on. Its graphs break around the
+            experts; the routers' counts and bias move outside of them. Names in checkpoints stay as they are.
 
     Raises:
         ValueError: If a number is out of range.
@@ -67,6 +69,7 @@ class LanguageModelTask(LightningModule):
         learning_rate: float = 3e-3,
         weight_decay: float = 0.1,
         warmup_fraction: float = 0.05,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < learning_rate < math.inf:
@@ -75,8 +78,10 @@ class LanguageModelTask(LightningModule):
             raise ValueError(f"weight_decay must be finite and >= 0, got {weight_decay}")
         if not 0 <= warmup_fraction < 1:
             raise ValueError(f"warmup_fraction must lie in [0, 1), got {warmup_fraction}")
-        self.save_hyperparameters(ignore=["network"])
+        self.save_hyperparameters(ignore=["network", "compile"])
         self.network = network
+        if compile:
+            network.compile()
         self.learning_rate, self.weight_decay, self.warmup_fraction = learning_rate, weight_decay, warmup_fraction
         self.val_metrics, self.test_metrics = self._metrics("val/"), self._metrics("test/")
 

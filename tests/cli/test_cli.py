@@ -59,9 +59,29 @@ def nothing_written():
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda path: path.stem if path else "alone")
 def test_every_configuration_runs(overlay):
     configs = [] if overlay is None else [overlay]
-    cli = run([*words("fit", *configs), "--trainer.fast_dev_run=true"])
+    eager = ["--model.init_args.compile=false"]  # compiling has a test of its own
+    cli = run([*words("fit", *configs), *eager, "--trainer.fast_dev_run=true"])
     assert cli.trainer.state.finished
     assert torch.isfinite(cli.trainer.callback_metrics["val/bits_per_byte"])
+
+
+@pytest.mark.slow  # a minute of compiling
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_large_configuration_is_in_bfloat16_and_compiled():
+    cli = run([*words("fit", "configs/moe/large.yaml"), "--trainer.fast_dev_run=true"])
+    assert cli.trainer.precision == "bf16-mixed"
+    assert torch.isfinite(cli.trainer.callback_metrics["val/bits_per_byte"])
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision_trains_and_keeps_the_bias_in_full(precision):
+    cli = run([*words("fit", "configs/selector/sigmoid_topk.yaml", steps=3), f"--trainer.precision={precision}"])
+    router = cli.model.network.routers[0]
+    assert router.bias.dtype == torch.float32
+    assert router.weight.dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float32)
+    assert router.bias.abs().max() > 0
+    assert 0 < cli.trainer.callback_metrics["val/bits_per_byte"] < 9
 
 
 def test_the_main_configuration_names_the_text_that_every_machine_has():

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsek.datamodules import Folder, LanguageReference, PythonLibrary, TextDataModule, TorchHeaders
+from sparsek.datamodules import Files, Folder, LanguageReference, PythonLibrary, TextDataModule, TorchHeaders
 from sparsek.datamodules._batches import EvalBatches, TrainBatches
 from sparsek.datamodules._corpus import split_of
 
@@ -164,3 +164,37 @@ def test_bad_input_is_one_clear_error(arguments, message):
 def test_sources_have_different_names_and_are_at_least_one(sources):
     with pytest.raises(ValueError, match="sources must be at least one, with different names"):
         TextDataModule(sources).prepare_data()
+
+
+def test_files_are_taken_by_pattern_in_the_order_of_their_names(tmp_path):
+    write(tmp_path, 12)
+    (tmp_path / "part0" / "other.md").write_bytes(b"left out")
+    documents = list(Files("a", [f"{tmp_path}/part1/*.txt", f"{tmp_path}/part0/file0.txt"]).documents())
+    assert [path for path, _ in documents] == ["file0.txt", "file1.txt", "file10.txt", "file4.txt", "file7.txt"]
+    assert documents[3].content == (tmp_path / "part1" / "file4.txt").read_bytes()
+
+
+def test_pieces_of_a_file_end_with_lines_and_add_up_to_it(tmp_path):
+    content = b"".join(b"verse %d" % i + b"." * (i % 40) + b"\n" for i in range(300)) + b"no line end"
+    (tmp_path / "one.txt").write_bytes(content)
+    pieces = [document.content for document in Files("a", [f"{tmp_path}/one.txt"], piece=100).documents()]
+    assert b"".join(pieces) == content
+    assert all(piece.endswith(b"\n") and len(piece) >= 100 for piece in pieces[:-1])
+    assert all(len(piece) < 100 + 60 for piece in pieces)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (tmp_path / "one.txt").rename(moved / "one.txt")
+    corpora = [TextDataModule([Files("a", [f"{moved}/{name}"], piece=100)]).corpus for name in ("one.txt", "*")]
+    assert corpora[0].digest == corpora[1].digest
+    assert sum(len(stream) for (stream,) in corpora[0].streams.values()) == len(content) + len(pieces)
+
+
+def test_bad_files_are_one_clear_error(tmp_path):
+    write(tmp_path, 2)
+    with pytest.raises(ValueError, match="piece must be at least 1, got 0"):
+        Files("a", ["x"], piece=0)
+    with pytest.raises(ValueError, match=r"paths of the text source 'a' must each match a file, got '.*none.*'"):
+        list(Files("a", [f"{tmp_path}/none*"]).documents())
+    (tmp_path / "part1" / "file0.txt").write_bytes(b"again")
+    with pytest.raises(ValueError, match="must match files of different names"):
+        list(Files("a", [f"{tmp_path}/**/*.txt"]).documents())

@@ -1,4 +1,5 @@
 import math
+from functools import partialmethod
 
 import pytest
 import torch
@@ -112,6 +113,23 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(data, tmp_path):
     fit(resumed, ckpt_path=path, weights_only=True)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
+# torch 2.13's compiler uses what torch has deprecated, and looks at the gradient of activations
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_a_compiled_network_trains_as_the_eager_one_and_has_its_names(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(MoETransformer, "compile", partialmethod(MoETransformer.compile, backend="aot_eager"))
+    tasks = [make_task(compile=compile) for compile in (False, True)]
+    for task in tasks:
+        trainer = make_trainer(tmp_path, 3, limit_val_batches=0)
+        trainer.fit(task, datamodule=data)
+        trainer.validate(task, datamodule=data, verbose=False)
+    eager, compiled = tasks
+    assert list(compiled.state_dict()) == list(eager.state_dict())
+    for name, tensor in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    assert all(router.bias.abs().max() > 0 for router in compiled.network.routers)
 
 
 def test_checkpoints_hold_plain_values_and_the_bias(data, tmp_path):
