@@ -29,6 +29,10 @@ from ._bias import SignBias as SignBias
 from ._capacity import Capacity as Capacity
 from ._embedding import ContextEmbedding as ContextEmbedding
 from ._expert_choice import ExpertChoice as ExpertChoice
+from ._expert_parallel import clip_sharded_grad_norm_ as clip_sharded_grad_norm_
+from ._expert_parallel import exclude_sharded_experts as exclude_sharded_experts
+from ._expert_parallel import gather_expert_state as gather_expert_state
+from ._expert_parallel import sharded_parameters as sharded_parameters
 from ._experts import Experts as Experts
 from ._feed_forward import FeedForward as FeedForward
 from ._gate import Gate as Gate
@@ -62,8 +66,6 @@ from ._selection import Sampled as Sampled
 from ._selection import Selection as Selection
 from ._selector import KHotSelector as KHotSelector
 from ._sharded_experts import ShardedExperts as ShardedExperts
-from ._sharded_experts import exclude_sharded_experts as exclude_sharded_experts
-from ._sharded_experts import sharded_parameters as sharded_parameters
 from ._successive_softmax import SuccessiveSoftmax as SuccessiveSoftmax
 from ._transformer import MoETransformer as MoETransformer
 from ._transformer import TransformerOutput as TransformerOutput
@@ -118,6 +120,8 @@ __all__ = [
     "TopKOnly",
     "TransformerOutput",
     "ZLoss",
+    "clip_sharded_grad_norm_",
     "exclude_sharded_experts",
+    "gather_expert_state",
     "sharded_parameters",
 ]

@@ -98,9 +98,12 @@ class _Gather(Function):
     """Rows of tokens; its adjoint is the sum of rows."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, bags: Bags) -> Tensor:
-        ctx.bags = bags
+    def forward(tokens: Tensor, bags: Bags) -> Tensor:
         return tokens.index_select(0, bags.owner)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Bags], output: Tensor) -> None:
+        ctx.bags = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -115,10 +118,7 @@ class _Sum(Function):
     """Weighted sums of each token's rows, in one pass that writes nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weights: Tensor | None, bags: Bags) -> Tensor:
-        ctx.save_for_backward(rows if weights is not None else None, weights)
-        ctx.save_for_forward(rows if weights is not None else None, weights)
-        ctx.bags = bags
+    def forward(rows: Tensor, weights: Tensor | None, bags: Bags) -> Tensor:
         if not len(rows):
             return rows.new_zeros(len(bags.starts), rows.shape[-1])
         chosen = None if weights is None else weights.index_select(0, bags.places)
@@ -126,6 +126,13 @@ class _Sum(Function):
             bags.places, rows, bags.starts, mode="sum", per_sample_weights=chosen
         )
         return sums
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, Bags], output: Tensor) -> None:
+        rows, weights, ctx.bags = inputs
+        saved = rows if weights is not None else None, weights
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -157,14 +157,30 @@ class PaddedProduct(GroupedProduct):
         return padded.index_copy_(0, places, rows).view(experts, largest, rows.shape[-1])
 
 
-class _Rows(Function):
+class _Bilinear(Function):
+    """A function of two tensors that is linear in each, and of a product with its groups."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, GroupedProduct, Any], output: Tensor) -> None:
+        *tensors, ctx.product, ctx.groups = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @classmethod
+    def _moved(cls, ctx: Any, left_tangent: Tensor | None, right_tangent: Tensor | None) -> Tensor:
+        """The derivative in a direction: the sum of the function with either tensor replaced by its tangent."""
+        left, right = ctx.saved_tensors
+        pairs = (left_tangent, right), (left, right_tangent)
+        parts = [cls.apply(a, b, ctx.product, ctx.groups) for a, b in pairs if a is not None and b is not None]
+        total: Tensor = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return total
+
+
+class _Rows(_Bilinear):
     """`product.rows` with its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, product: GroupedProduct, groups: Any) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        ctx.save_for_forward(input, weight)
-        ctx.product, ctx.groups = product, groups
+    def forward(input: Tensor, weight: Tensor, product: GroupedProduct, groups: Any) -> Tensor:
         return product.rows(input, weight, groups)
 
     @staticmethod
@@ -177,20 +193,14 @@ class _Rows(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_tangent: Tensor | None, weight_tangent: Tensor | None, *_: None) -> Tensor:
-        input, weight = ctx.saved_tensors
-        plan = ctx.product, ctx.groups
-        parts = _present((input_tangent, weight), (input, weight_tangent))
-        return _total([_Rows.apply(left, right, *plan) for left, right in parts])
+        return _Rows._moved(ctx, input_tangent, weight_tangent)
 
 
-class _Outer(Function):
+class _Outer(_Bilinear):
     """`product.outer` with its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, product: GroupedProduct, groups: Any) -> Tensor:
-        ctx.save_for_backward(left, right)
-        ctx.save_for_forward(left, right)
-        ctx.product, ctx.groups = product, groups
+    def forward(left: Tensor, right: Tensor, product: GroupedProduct, groups: Any) -> Tensor:
         return product.outer(left, right, groups)
 
     @staticmethod
@@ -203,17 +213,7 @@ class _Outer(Function):
 
     @staticmethod
     def jvp(ctx: Any, left_tangent: Tensor | None, right_tangent: Tensor | None, *_: None) -> Tensor:
-        left, right = ctx.saved_tensors
-        plan = ctx.product, ctx.groups
-        return _total([_Outer.apply(a, b, *plan) for a, b in _present((left_tangent, right), (left, right_tangent))])
-
-
-def _present(*pairs: tuple[Tensor | None, Tensor | None]) -> list[tuple[Tensor, Tensor]]:
-    return [(left, right) for left, right in pairs if left is not None and right is not None]
-
-
-def _total(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return _Outer._moved(ctx, left_tangent, right_tangent)
 
 
 def automatic_product(input: Tensor, weight: Tensor, counts: Tensor) -> GroupedProduct:

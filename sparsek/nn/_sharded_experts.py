@@ -24,12 +24,17 @@ class ShardedExperts(Experts):
     :class:`Experts` would draw.
 
     The experts see the tokens of all ranks, so their gradient is complete on the rank that holds them and must not be
-    reduced again. Tell the wrapper of the model: :func:`exclude_sharded_experts` for `DistributedDataParallel`, and
-    `fully_shard(model, mesh=mesh, ignored_params=set(sharded_parameters(model).values()))` for FSDP2. Norms over all
-    parameters, such as of gradient clipping, then count each rank's own experts alone.
+    reduced again. A training loop, Lightning's or another, has four things to say:
+
+    - under DDP, `exclude_sharded_experts(module)` before the module is wrapped (at the end of `configure_model`);
+    - under FSDP2, `fully_shard(model, mesh=mesh, ignored_params=set(sharded_parameters(model).values()))`, the same for
+      every layer that is sharded by itself (with `ModelParallelStrategy` in `configure_model`, and `self.device_mesh`);
+    - gradients are clipped by :func:`clip_sharded_grad_norm_` (in `configure_gradient_clipping`), since the norm must
+      count the experts of all ranks;
+    - :func:`gather_expert_state` tells the optimizer (in `configure_optimizers`), so that a run can be resumed.
 
     `state_dict` holds the weights of all experts, under the names of :class:`Experts`, and `load_state_dict` takes
-    each rank's own: checkpoints fit any number of ranks. So `state_dict` is collective too. Optimizer state is not gathered.
+    each rank's own: checkpoints fit any number of ranks. So `state_dict` is collective too.
 
     Shape:
         - input: (N, d_model), this rank's rows, sorted by expert.
@@ -40,14 +45,15 @@ class ShardedExperts(Experts):
         d_model: Width of a token.
         d_hidden: Hidden width of one expert.
         num_experts: Number of experts E on all ranks, a multiple of the size of the group.
-        activation: φ, of every number alone; by default `GELU`.
+        activation: φ, of every number alone, without parameters; by default `GELU`.
         product: How rows are multiplied; by default the fastest that takes the tensors.
         group: The ranks; by default all. They are the ranks of data parallelism.
         average: Whether the gradient of the experts is over the number of ranks, as those of the other parameters are
             under `DistributedDataParallel` and FSDP2; otherwise it is that of the sum of the losses of all ranks.
 
     Raises:
-        ValueError: If there is no process group, it is without this process, or its size does not divide `num_experts`.
+        ValueError: If there is no process group, it is without this process, its size does not divide `num_experts`, or the
+            activation has parameters.
     """
 
     def __init__(
@@ -69,16 +75,26 @@ class ShardedExperts(Experts):
                 f"num_experts must be a multiple of the {group.size()} ranks of the group, got {num_experts}: "
                 "every rank holds as many"
             )
+        if activation is not None and any(True for _ in activation.parameters()):
+            raise ValueError(
+                f"activation must have no parameters where experts are spread over ranks, got {activation}"
+            )
         super().__init__(d_model, d_hidden, num_experts, activation, product=product)
         self.num_experts, self.group, self.average = num_experts, group, average
-        self.up, self.down = (nn.Parameter(self._own(weight.detach()).clone()) for weight in (self.up, self.down))
+        self.up, self.down = (nn.Parameter(self.own(weight.detach()).clone()) for weight in (self.up, self.down))
         self.register_state_dict_post_hook(_give_all)
         self.register_load_state_dict_pre_hook(_take_own)
 
-    def _own(self, weight: Tensor) -> Tensor:
-        """This rank's part of something with an entry per expert."""
-        own: Tensor = weight.unflatten(0, (self.group.size(), -1))[self.group.rank()]
-        return own
+    def own(self, all: Tensor) -> Tensor:
+        """This rank's part of something with an entry per expert: (E / W, ...) from (E, ...)."""
+        part: Tensor = all.unflatten(0, (self.group.size(), -1))[self.group.rank()]
+        return part
+
+    def gather(self, own: Tensor) -> Tensor:
+        """The parts of all ranks: (E, ...) from (E / W, ...). Collective; no gradient."""
+        from sparsek.distributed._collectives import all_gather  # noqa: PLC0415 - `import sparsek` does not load it
+
+        return all_gather(own.detach(), self.group).flatten(0, 1)
 
     def forward(self, input: Tensor, counts: Tensor) -> Tensor:
         """Send the rows to their experts, apply those of this rank to what came, and send the outputs back."""
@@ -97,25 +113,6 @@ class ShardedExperts(Experts):
     def extra_repr(self) -> str:
         """What this rank holds."""
         return f"num_experts={self.num_experts}, rank {self.group.rank()} of {self.group.size()}"
-
-
-def sharded_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of all :class:`ShardedExperts` in a model, by their names in it: those that no wrapper may reduce or shard."""
-    return {
-        f"{name}.{own}" if name else own: parameter
-        for name, module in model.named_modules()
-        if isinstance(module, ShardedExperts)
-        for own, parameter in module.named_parameters()
-    }
-
-
-def exclude_sharded_experts(model: nn.Module) -> None:
-    """Have `DistributedDataParallel(model)` leave the :class:`ShardedExperts` of a model alone. Call it before wrapping.
-
-    Under Lightning's `DDPStrategy` call it on the `LightningModule`, at the end of `configure_model`.
-    """
-    names = list(sharded_parameters(model))
-    torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
 
 
 def _orders(coming: Tensor, total: int) -> tuple[Bags, Bags]:
@@ -142,11 +139,9 @@ class _Scaled(torch.autograd.Function):
 
 def _give_all(module: nn.Module, state: dict[str, Any], prefix: str, _: dict[str, Any]) -> None:
     """Put the weights of all ranks into a state."""
-    from sparsek.distributed._collectives import all_gather  # noqa: PLC0415 - see above
-
     assert isinstance(module, ShardedExperts)
     for name in ("up", "down"):
-        state[prefix + name] = all_gather(state[prefix + name].detach(), module.group).flatten(0, 1)
+        state[prefix + name] = module.gather(state[prefix + name])
 
 
 def _take_own(
@@ -166,4 +161,4 @@ def _take_own(
         if weight is not None and len(weight) != module.num_experts:
             errors.append(f"{prefix}{name} must have {module.num_experts} experts, got a checkpoint with {len(weight)}")
         elif weight is not None:
-            state[prefix + name] = module._own(weight)
+            state[prefix + name] = module.own(weight)

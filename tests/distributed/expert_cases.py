@@ -15,7 +15,9 @@ from sparsek.nn import (
     MixtureOfExperts,
     Router,
     ShardedExperts,
+    clip_sharded_grad_norm_,
     exclude_sharded_experts,
+    gather_expert_state,
     sharded_parameters,
 )
 
@@ -159,6 +161,57 @@ def groups_of_a_wrong_size_are_one_clear_error(rank, world_size):
     torch.testing.assert_close(lonely(x).output, mixture(sharded=False)(x).output)
 
 
+def activations_with_parameters_are_refused(rank, world_size):
+    with pytest.raises(ValueError, match=r"activation must have no parameters .* got PReLU"):
+        ShardedExperts(D, H, E, nn.PReLU())
+
+
+def one_norm_of_the_gradients_on_every_rank(rank, world_size):
+    for bound in (0.5, 1e6):
+        spread, single = mixture(), mixture(sharded=False)
+        x = torch.randn(6 * world_size, D, generator=seeded(1), dtype=torch.float64)
+        single(x).output.square().sum().backward()
+        spread(x[share(len(x), rank, world_size, "uneven")]).output.square().sum().backward()
+        dist.all_reduce(spread.router.weight.grad)
+        norm = clip_sharded_grad_norm_(spread, bound)
+        torch.testing.assert_close(norm, nn.utils.clip_grad_norm_(single.parameters(), bound))
+        torch.testing.assert_close(spread.experts.up.grad, own(single.experts.up.grad, rank, world_size))
+        torch.testing.assert_close(spread.router.weight.grad, single.router.weight.grad)
+    with pytest.raises(ValueError, match="max_norm must be > 0, got 0"):
+        clip_sharded_grad_norm_(spread, 0)
+
+
+def no_gradient_at_all_has_the_norm_0(rank, world_size):
+    assert clip_sharded_grad_norm_(mixture(), 1.0) == 0
+
+
+def optimizer_state_is_that_of_all_experts_and_each_rank_takes_its_own(rank, world_size):
+    def stepped(model, batch):
+        optimizer = torch.optim.Adam(model.parameters())
+        gather_expert_state(optimizer, model)
+        model(batch).output.square().sum().backward()
+        optimizer.step()
+        return optimizer
+
+    x = torch.randn(6 * world_size, D, generator=seeded(1), dtype=torch.float64)
+    model, single = mixture(), mixture(sharded=False)
+    optimizer = stepped(model, x[share(len(x), rank, world_size, "uneven")])
+    state, expected = optimizer.state_dict(), stepped(single, x).state_dict()
+    places = {name: place for place, (name, _) in enumerate(model.named_parameters())}
+    for name in ("experts.up", "experts.down"):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            theirs = expected["state"][places[name]][moment]
+            torch.testing.assert_close(state["state"][places[name]][moment], theirs)
+            live = optimizer.state[model.get_parameter(name)][moment]
+            torch.testing.assert_close(live, own(theirs, rank, world_size))
+    again = torch.optim.Adam(model.parameters())
+    gather_expert_state(again, model)
+    again.load_state_dict(state)
+    for parameter in model.parameters():
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(again.state[parameter][key], value), key
+
+
 class Stack(nn.Module):
     """A dense layer and two mixtures, with all their options."""
 
@@ -247,6 +300,10 @@ CASES = [
     a_gradient_that_is_not_that_of_the_sum_is_noticed,
     weights_are_those_of_one_process_and_checkpoints_fit_both,
     groups_of_a_wrong_size_are_one_clear_error,
+    activations_with_parameters_are_refused,
+    one_norm_of_the_gradients_on_every_rank,
+    no_gradient_at_all_has_the_norm_0,
+    optimizer_state_is_that_of_all_experts_and_each_rank_takes_its_own,
     data_parallel_trains_as_one_process,
     fsdp2_trains_as_one_process_and_leaves_the_sharded_experts_alone,
     fsdp2_shards_ordinary_experts_and_trains_as_one_process,

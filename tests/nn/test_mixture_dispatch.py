@@ -1,5 +1,6 @@
 """A mixture of experts by its laws, whatever multiplies, is dropped, or is shared."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -79,6 +80,76 @@ def test_equals_the_definition_slot_by_slot(indices, product):
     if expected.requires_grad:
         for mine, theirs in zip(gradients(output, mixture, input), gradients(expected, mixture, input), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "d", "eps"),
+    [(torch.float64, 8, 1e-14), (torch.float32, 6, 1e-5), (torch.float32, 8, 1e-5), (torch.bfloat16, 6, 0.3)],
+)
+def test_whatever_the_dtype_and_the_width_some_product_takes_them(dtype, d, eps):
+    # 24 and 12 bytes a row are no multiple of 16, and grouped_mm takes no float64
+    mixture = fixed(torch.randint(-1, 4, (300, 2), generator=torch.Generator().manual_seed(2)), d=d, dtype=dtype)
+    input = torch.randn(300, d, dtype=dtype, requires_grad=True)
+    exact = copy.deepcopy(mixture).double()
+    wide = input.detach().double().requires_grad_()
+    expected = definition(exact, wide, mixture.router.indices >= 0)
+    output = mixture(input).output
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=eps)
+    scale = len(input) ** 0.5  # of a sum over rows
+    for mine, theirs in zip(gradients(output, mixture, input), gradients(expected, exact, wide), strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=scale * eps)
+
+
+def test_one_expert_is_a_dense_layer_times_its_weight():
+    torch.manual_seed(0)
+    mixture = MixtureOfExperts(8, 12, 1, Router(8, 1, 1))
+    layer = FeedForward(8, 12)
+    layer.up.data, layer.down.data = mixture.experts.up[0], mixture.experts.down[0]
+    input = torch.randn(5, 8)
+    output, routing = mixture(input)
+    assert (routing.indices == 0).all()
+    torch.testing.assert_close(output, routing.weights * layer(input))
+
+
+@pytest.mark.parametrize("experts", [2, 4, 32])
+def test_every_slot_is_multiplied_twice_forward_and_four_times_backward_whatever_the_number_of_experts(experts):
+    seen = []
+
+    class Watched(LoopProduct):
+        def rows(self, input, weight, groups):
+            seen.append(len(input))
+            return super().rows(input, weight, groups)
+
+        def outer(self, left, right, groups):
+            seen.append(len(left))
+            return super().outer(left, right, groups)
+
+    mixture = fixed(torch.randint(0, experts, (50, 2)), experts=experts)
+    mixture.experts.product = Watched()
+    output = mixture(torch.randn(50, 8, dtype=torch.float64, requires_grad=True)).output
+    assert seen == [100] * 2
+    seen.clear()
+    output.sum().backward()
+    assert seen == [100] * 4
+
+
+@pytest.mark.parametrize("capacity", [None, Capacity(slots=5)])
+def test_functional_transforms_give_the_same_derivatives(capacity):
+    mixture = fixed(torch.randint(-1, 4, (20, 2), generator=torch.Generator().manual_seed(2)), capacity=capacity)
+    input, tangent = torch.randn(2, 20, 8, dtype=torch.float64)
+    parameters = dict(mixture.named_parameters())
+
+    def loss(parameters, input):
+        return torch.func.functional_call(mixture, parameters, (input,)).output.square().sum()
+
+    ours, input_gradient = torch.func.grad(loss, argnums=(0, 1))(parameters, input)
+    leaf = input.clone().requires_grad_()
+    expected = torch.autograd.grad(mixture(leaf).output.square().sum(), [leaf, *parameters.values()])
+    for mine, theirs in zip([input_gradient, *ours.values()], expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    _, moved = torch.func.jvp(lambda x: loss(parameters, x), (input,), (tangent,))
+    torch.testing.assert_close(moved, (expected[0] * tangent).sum())
 
 
 @pytest.mark.parametrize("product", [None, *PRODUCTS], ids=lambda p: type(p).__name__)
@@ -241,7 +312,20 @@ def test_a_checkpoint_of_another_number_of_experts_is_refused():
     "ignore:The .grad attribute of a Tensor:UserWarning"
 )  # Dynamo looks at what crosses its break
 def test_a_graph_compiled_around_the_mixture_computes_the_same():
-    mixture = fixed([[0, 2], [2, -1], [3, 1]], dtype=torch.float32)
-    input = torch.randn(3, 8)
-    compiled = torch.compile(lambda x: mixture(x.sin()).output.cos(), backend="aot_eager")
-    torch.testing.assert_close(compiled(input), mixture(input.sin()).output.cos())
+    torch.manual_seed(0)
+    mixture = MixtureOfExperts(8, 12, 4, Router(8, 4, 2), shared=FeedForward(8, 4), capacity=Capacity(factor=1.0))
+    layer = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    input = torch.randn(20, 8)
+
+    def loss(x):
+        output, routing = mixture(layer(x))
+        return output.cos().sum(), routing.stats["dropped"]
+
+    expected, dropped = loss(input)
+    leaves = [*mixture.parameters(), *layer.parameters()]
+    theirs = torch.autograd.grad(expected, leaves)
+    output, same = torch.compile(loss, backend="aot_eager")(input)
+    torch.testing.assert_close(output, expected)
+    assert same == dropped > 0
+    for mine, other in zip(torch.autograd.grad(output, leaves), theirs, strict=True):
+        torch.testing.assert_close(mine, other)
