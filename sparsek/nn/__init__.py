@@ -5,7 +5,7 @@
 
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`;
   - selection, which experts: :class:`HardTopK`, :class:`Sampled`, :class:`SuccessiveSoftmax`, :class:`Positive` (their
-    number varies), :class:`ExpertChoice` (not causal);
+    number varies), :class:`GroupLimited`, :class:`ExpertChoice` (not causal);
   - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
     :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`SparseMixer`, :class:`DefaultVector`;
   - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`), a loss
@@ -49,6 +49,7 @@ from ._gradient_absent import DenseStraightThrough as DenseStraightThrough
 from ._gradient_absent import DoublyRobust as DoublyRobust
 from ._gradient_second_order import SecondOrder as SecondOrder
 from ._gradient_sparse_mixer import SparseMixer as SparseMixer
+from ._group_limited import GroupLimited as GroupLimited
 from ._grouped_product import FusedProduct as FusedProduct
 from ._grouped_product import GroupedProduct as GroupedProduct
 from ._grouped_product import LoopProduct as LoopProduct
@@ -90,6 +91,7 @@ __all__ = [
     "Gate",
     "Gated",
     "Gradient",
+    "GroupLimited",
     "GroupedProduct",
     "HardTopK",
     "HorvitzThompson",
