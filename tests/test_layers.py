@@ -24,7 +24,17 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
-HEAVY = {"lightning", "torchmetrics", "wandb", "matplotlib", "jsonargparse", "scipy", "sklearn", "pandas"}
+HEAVY = {
+    "lightning",
+    "torchmetrics",
+    "wandb",
+    "matplotlib",
+    "jsonargparse",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "transformers",
+}
 MAY_IMPORT = {
     "metrics": {"torchmetrics"},
     "datamodules": {"lightning"},

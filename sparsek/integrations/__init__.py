@@ -1,0 +1,4 @@
+"""Bridges to other libraries, one module each; none of them is imported with `sparsek`.
+
+- :mod:`sparsek.integrations.transformers`: routers in the mixture-of-experts models of Hugging Face. Needs the extra `transformers`.
+"""
