@@ -50,18 +50,20 @@ test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
 test-triton: $(VENV)/.triton  ## the Triton kernels in Triton's interpreter, on the CPU
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels/test_triton_*.py
 
 bench: $(VENV)/.peers  ## everything measured on the CPU: results, tables and figures of benchmarks/
 	$(BIN)/python benchmarks/relaxations.py
 	$(BIN)/python benchmarks/samplers.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/dispatch.py
 	$(MAKE) figures
 
 gpu: $(VENV)/.peers  ## everything measured on a CUDA device, then its tests
 	$(BIN)/python benchmarks/relaxations.py --device cuda
 	$(BIN)/python benchmarks/samplers.py --device cuda
 	$(BIN)/python benchmarks/growth.py --device cuda
+	$(BIN)/python benchmarks/dispatch.py --device cuda
 	$(MAKE) figures
 	$(MAKE) test-gpu
 
