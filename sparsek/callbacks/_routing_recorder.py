@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,13 +23,18 @@ class RoutingRecorder(Callback):
     """Keeps the training loss, the load of every expert over time, and which expert takes which kind of text.
 
     At the end of `fit`, `validate` or `test`, the log folder of the run gets `loss.csv`, `expert_load.csv`,
-    `expert_domain.csv` and the picture `routing.png`; nothing is written in a `fast_dev_run`. It also logs, for `val/`
-    and `test/`, `bits_per_byte/<kind>` and `domain_information`, the mutual information of expert and kind of text in
-    bits; and `train/router_gradient_snr`, signal over noise of the gradient to the routers' weights, before clipping.
+    `expert_domain.csv` and the picture `routing.png`, which also goes to loggers that take images, such as wandb's;
+    nothing is written in a `fast_dev_run`. It also logs, for `val/` and `test/`, `bits_per_byte/<kind>` and
+    `domain_information`, the mutual information of expert and kind of text in bits; and `train/router_gradient_snr`, signal
+    over noise of the gradient to the routers' weights, before clipping. All are of all processes together.
+
+    For a task that has a `network` with `routers`, `num_experts` and `num_layers`, logs `train/bits_per_byte`, and returns
+    what :class:`sparsek.tasks.LanguageModelTask` does; and a data module with `domains`, whose batches have `domain` and
+    `mask`.
 
     Args:
-        every_n_steps: Optimizer steps between two records of loss and load, at least 1. Each is that step's batch
-            alone.
+        every_n_steps: Optimizer steps between two records of loss and load, at least 1. Each is of the last batch of that
+            step alone.
         snr_steps: Optimizer steps whose gradients make one value of signal over noise, at least 2.
 
     Raises:
@@ -50,13 +56,14 @@ class RoutingRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record loss and load."""
-        if trainer.global_step % self.every_n_steps or not isinstance(outputs, Mapping):
+        """Record loss and load, once a step however many batches it has."""
+        step, last = trainer.global_step, self.record.loss[-1][0] if self.record.loss else 0
+        if step == last or step % self.every_n_steps or not isinstance(outputs, Mapping):
             return
-        self.record.loss.append((trainer.global_step, float(trainer.callback_metrics["train/bits_per_byte"])))
+        self.record.loss.append((step, float(trainer.callback_metrics["train/bits_per_byte"])))
         for layer, load in enumerate(outputs["load"]):
             shares = (load / load.sum()).tolist()
-            self.record.load += [(trainer.global_step, layer, expert, share) for expert, share in enumerate(shares)]
+            self.record.load += [(step, layer, expert, share) for expert, share in enumerate(shares)]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure the gradient to the routers."""
@@ -112,26 +119,31 @@ class RoutingRecorder(Callback):
         self._end(pl_module, "test")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the files."""
-        if trainer.is_global_zero and trainer.log_dir and not getattr(trainer, "fast_dev_run", False):
-            folder = Path(trainer.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.record.write(folder)
-            routing_figure({"run": self.record}).savefig(folder / "routing.png", dpi=120)
+        """Write the files, and give the picture to the loggers that take one."""
+        place = trainer.log_dir  # asks all processes
+        if place is None or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        folder = Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.record.write(folder)
+        picture = folder / "routing.png"
+        routing_figure({"run": self.record}).savefig(picture, dpi=120)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("routing", [str(picture)])
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         network = cast(Any, module).network
         self._domains = tuple(cast(Any, trainer).datamodule.domains)
         sizes = (network.num_experts, len(self._domains), network.num_layers)
         self._domain_load = MetricCollection([DomainLoad(*sizes), DomainInformation(*sizes)]).to(module.device)
-        self._domain_bits = [MeanMetric().to(module.device) for _ in self._domains]
+        self._domain_bits = [MeanMetric().set_dtype(torch.float64).to(module.device) for _ in self._domains]
 
     def _count(self, outputs: Mapping[str, Any], batch: Any) -> None:
         cast(MetricCollection, self._domain_load).update(outputs["indices"], batch.domain, batch.mask)
         for number, metric in enumerate(self._domain_bits):
             kept = batch.mask & (batch.domain == number)[:, None]
-            if kept.any():
-                metric.update(outputs["bits"][kept])
+            metric.update(outputs["bits"].double(), kept.double())  # of all processes the same number of times
 
     def _end(self, module: LightningModule, stage: str) -> None:
         measured = cast(MetricCollection, self._domain_load).compute()
@@ -144,8 +156,8 @@ class RoutingRecorder(Callback):
             if not math.isnan(share)
         ]
         for domain, metric in zip(self._domains, self._domain_bits, strict=True):
-            if metric.update_called:
-                module.log(f"{stage}/bits_per_byte/{domain}", metric.compute())
+            if metric.update_called and not (bits := metric.compute()).isnan():
+                module.log(f"{stage}/bits_per_byte/{domain}", bits.float())
 
 
 def _whole(gradient: Tensor | None) -> Tensor | None:

@@ -136,8 +136,10 @@ def utilisation(load: Tensor, threshold: float = 0.0) -> Tensor:
     return (load > threshold * load.mean(-1, keepdim=True)).float().mean(-1)
 
 
-def unrouted(indices: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Share of slots without an expert (index −1) among the tokens that `mask` keeps.
+def unrouted(indices: Tensor, mask: Tensor | None = None, *, tokens: bool = False) -> Tensor:
+    r"""Share of slots without an expert (index −1) among the tokens that `mask` keeps; with `tokens`, of tokens without any.
+
+    Where the number of experts of a token varies and indices are filled up with −1, only the second says something.
 
     Shape:
         - indices: (..., k).
@@ -147,6 +149,7 @@ def unrouted(indices: Tensor, mask: Tensor | None = None) -> Tensor:
     Args:
         indices: Expert of each slot; −1 = none.
         mask: True = keep: a real token, not padding.
+        tokens: Whether to count tokens without an expert, and not slots.
 
     Returns:
         A number in [0, 1]; NaN where no token is kept.
@@ -155,7 +158,16 @@ def unrouted(indices: Tensor, mask: Tensor | None = None) -> Tensor:
         ValueError: If `indices` is not an integer tensor, or `mask` does not fit it.
 
     Example:
-        >>> unrouted(torch.tensor([[0, 2], [2, -1]]))
-        tensor(0.2500)
+        >>> indices = torch.tensor([[0, 2], [2, -1]])
+        >>> unrouted(indices), unrouted(indices, tokens=True)
+        (tensor(0.2500), tensor(0.))
     """
-    return (_valid_indices(indices, mask) < 0).float().mean()
+    empty, total = _unrouted_update(indices, mask, tokens)
+    return empty / total
+
+
+def _unrouted_update(indices: Tensor, mask: Tensor | None, tokens: bool) -> tuple[Tensor, Tensor]:
+    """The slots (or tokens) without an expert among the tokens that `mask` keeps, and all of them: 0-d int64 each."""
+    slots = indices.amax(-1, keepdim=True) if tokens and indices.shape[-1] else indices
+    empty = _valid_indices(slots, mask) < 0
+    return empty.sum(), torch.tensor(empty.numel(), device=empty.device)

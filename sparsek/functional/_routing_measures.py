@@ -11,15 +11,16 @@ from sparsek._validation import check_floating
 
 
 def _router_entropy_update(marginals: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Sum over the tokens that `mask` keeps of the entropy of their marginals in nats, in float64, and their number."""
+    """Sum over the kept tokens that have any marginals of the entropy of these in nats, in float64, and their number."""
     check_floating("marginals", marginals)
     if mask is not None and (mask.dtype != torch.bool or mask.shape != marginals.shape[:-1]):
         raise ValueError(
             f"mask must be boolean of shape {tuple(marginals.shape[:-1])}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     mask = torch.ones_like(marginals[..., 0], dtype=torch.bool) if mask is None else mask
-    shares = marginals.double()
-    shares = shares / shares.sum(-1, keepdim=True)
+    mask = mask & (marginals.detach() != 0).any(-1)
+    values = marginals.double().masked_fill(~mask[..., None], 1)
+    shares = values / values.sum(-1, keepdim=True)
     entropy = -torch.special.xlogy(shares, shares).sum(-1)
     return entropy.masked_fill(~mask, 0).sum(), mask.sum()
 
@@ -32,7 +33,8 @@ def router_entropy(marginals: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Mean entropy of a token's marginals over its largest value, $\tfrac{1}{T \log E} \sum_t H(p_t / \sum_e p_{te})$.
 
     1 when the router has no opinion (all experts alike), 0 when one expert has all; k experts alike and the rest at 0
-    give $\log k / \log E$. Differentiable. Computed in float64.
+    give $\log k / \log E$. A token whose marginals are all 0, as a ReLU gate has, does not count. Differentiable.
+    Computed in float64.
 
     Shape:
         - marginals: (..., experts).
@@ -40,11 +42,11 @@ def router_entropy(marginals: Tensor, mask: Tensor | None = None) -> Tensor:
         - output: 0-d.
 
     Args:
-        marginals: Non-negative numbers per expert, with a sum above 0 at real tokens; of any total.
+        marginals: Non-negative numbers per expert, of any total.
         mask: True = keep: a real token, not padding.
 
     Returns:
-        A number in [0, 1]; NaN where no token is kept, and for one expert.
+        A number in [0, 1]; NaN where no token is kept that has any, and for one expert.
 
     Raises:
         ValueError: If `marginals` is not floating-point or has no experts, or `mask` does not fit.
@@ -93,7 +95,9 @@ def mutual_information(counts: Tensor) -> Tensor:
     joint = counts.double()
     joint = joint / joint.sum((-2, -1), keepdim=True)
     rows, columns = joint.sum(-1, keepdim=True), joint.sum(-2, keepdim=True)
-    nats: Tensor = torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, rows) - torch.special.xlogy(joint, columns)
+    nats: Tensor = (
+        torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, rows) - torch.special.xlogy(joint, columns)
+    )
     bits: Tensor = nats.sum((-2, -1)).clamp_min(0) / math.log(2)
     return bits.to(torch.float64 if counts.dtype == torch.float64 else torch.float32)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from sparsek.functional import expert_load, load_cv, max_violation, utilisation
+from sparsek.functional._load import _unrouted_update
 
 
 def check_sizes(**sizes: int) -> None:
@@ -43,14 +44,12 @@ class ExpertLoad(Metric):
     is_differentiable = False
 
     load: Tensor
-    slots: Tensor
 
     def __init__(self, num_experts: int, num_layers: int = 1) -> None:
         super().__init__()
         check_sizes(num_experts=num_experts, num_layers=num_layers)
         self.num_experts, self.num_layers = num_experts, num_layers
         self.add_state("load", torch.zeros(num_layers, num_experts, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("slots", torch.zeros(num_layers, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, indices: Sequence[Tensor], mask: Tensor | None = None) -> None:
         """Add one batch.
@@ -61,17 +60,10 @@ class ExpertLoad(Metric):
         """
         check_layers("indices", indices, self.num_layers)
         self.load += torch.stack([expert_load(layer, self.num_experts, mask) for layer in indices])
-        self.slots += torch.stack([_count_slots(layer, mask) for layer in indices])
 
     def compute(self) -> Tensor:
         """Slots per layer and expert, (num_layers, num_experts)."""
         return self.load
-
-
-def _count_slots(indices: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return torch.tensor(indices.numel(), device=indices.device)
-    return mask.sum() * indices.shape[-1]
 
 
 class LoadCV(ExpertLoad):
@@ -177,8 +169,17 @@ class Utilisation(ExpertLoad):
         return utilisation(self.load, self.threshold).mean()
 
 
-class Unrouted(ExpertLoad):
+class Unrouted(Metric):
     """Share of the slots of real tokens that have no expert, over all layers. See :func:`sparsek.functional.unrouted`.
+
+    Args:
+        num_experts: Experts per layer, at least 1.
+        num_layers: Layers, at least 1.
+        tokens: Whether to count tokens without any expert, and not slots: for routers that give tokens different numbers
+            of experts.
+
+    Raises:
+        ValueError: If a size is below 1, or `update` gets another number of layers.
 
     Example:
         >>> metric = Unrouted(num_experts=2)
@@ -187,6 +188,28 @@ class Unrouted(ExpertLoad):
         tensor(0.2500)
     """
 
+    full_state_update = False
+    higher_is_better = False
+    is_differentiable = False
+
+    empty: Tensor
+    total: Tensor
+
+    def __init__(self, num_experts: int, num_layers: int = 1, tokens: bool = False) -> None:
+        super().__init__()
+        check_sizes(num_experts=num_experts, num_layers=num_layers)
+        self.num_experts, self.num_layers, self.tokens = num_experts, num_layers, tokens
+        for name in ("empty", "total"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, indices: Sequence[Tensor], mask: Tensor | None = None) -> None:
+        """Add one batch: the expert of every slot, (..., k) per layer, and a mask (...) of real tokens."""
+        check_layers("indices", indices, self.num_layers)
+        for layer in indices:
+            empty, total = _unrouted_update(layer, mask, self.tokens)
+            self.empty += empty
+            self.total += total
+
     def compute(self) -> Tensor:
-        """Unrouted slots over all slots; NaN before any token."""
-        return 1 - self.load.sum() / self.slots.sum()
+        """Those without an expert over all; NaN before any token."""
+        return self.empty / self.total

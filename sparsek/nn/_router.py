@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sparsek._validation import check_floating
 from sparsek.functional import expert_load
 
 from ._balance import Balancer, NoBalance, Routed, alone
@@ -137,7 +138,7 @@ class Router(nn.Module):
             The routing of this batch.
 
         Raises:
-            ValueError: If the last dimension is not `d_model`, or `mask` does not fit.
+            ValueError: If `input` is not floating-point, its last dimension is not `d_model`, or `mask` does not fit.
         """
         self._check(input, mask)
         real = torch.ones_like(input[..., 0], dtype=torch.bool) if mask is None else mask
@@ -149,6 +150,7 @@ class Router(nn.Module):
         routed = Routed(logits, gated.marginals, scores, expert_load(gated.indices, self.num_experts), self.k, valid)
         stats = {
             "load": routed.load,
+            "tokens": routed.tokens,
             "invalid": (real & ~valid).sum(),
             "unrouted": (real & (gated.indices < 0).all(-1)).sum(),
         }
@@ -158,6 +160,7 @@ class Router(nn.Module):
         return Routing(gated.indices, weights, gated.marginals, logits, losses, stats, absent)
 
     def _check(self, input: Tensor, mask: Tensor | None) -> None:
+        check_floating("input", input)
         if input.shape[-1:] != (self.d_model,):
             raise ValueError(f"input must have shape (..., {self.d_model}), got {tuple(input.shape)}")
         if mask is not None and (mask.dtype != torch.bool or mask.shape != input.shape[:-1]):
@@ -224,7 +227,7 @@ class Router(nn.Module):
     def observe(self, routing: Routing) -> None:
         """Add the counts of one training batch to those of this optimizer step; nothing in eval mode."""
         if self.training:
-            for name in ("load", "balance", "output_sum", "output_count"):
+            for name in ("load", "tokens", "balance", "output_sum", "output_count"):
                 if name in routing.stats:
                     value = routing.stats[name].detach()
                     self._counts[name] = self._counts[name] + value if name in self._counts else value
@@ -233,7 +236,7 @@ class Router(nn.Module):
     def step(self) -> None:
         """Move the bias (and the mean outputs) by what was observed since the last step, and forget that.
 
-        Nothing moves where nothing was observed.
+        Nothing moves where no token was observed.
         """
         counts, self._counts = self._counts, {}
         if not counts and self._size() == 1:
@@ -241,7 +244,7 @@ class Router(nn.Module):
         for name, empty in self._nothing().items():
             counts[name] = self._sum(counts.get(name, empty))
         moved = self.balancer.update(self.bias, counts["balance"])
-        self.bias.copy_(torch.where(counts["load"].sum() > 0, moved, self.bias))
+        self.bias.copy_(torch.where(counts["tokens"] > 0, moved, self.bias))
         if self.coefficient is not None:
             self.coefficient.copy_(self.balancer.adapt(self.coefficient, counts["balance"]))
         if self.output_mean is not None:
@@ -251,7 +254,8 @@ class Router(nn.Module):
         """The counts of no token."""
         load = torch.zeros(self.num_experts, dtype=torch.int64, device=self.bias.device)
         nobody = self.bias.new_zeros(0, self.num_experts)
-        counts = {"load": load, "balance": self.balancer.measure(Routed(nobody, nobody, nobody, load, self.k))}
+        balance = self.balancer.measure(Routed(nobody, nobody, nobody, load, self.k))
+        counts = {"load": load, "tokens": load.sum(), "balance": balance}
         if self.output_mean is not None:
             counts |= {"output_sum": torch.zeros_like(self.output_mean.mean), "output_count": load}
         return counts

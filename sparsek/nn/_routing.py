@@ -24,8 +24,8 @@ class Routing(NamedTuple):
     losses: dict[str, Tensor]
     """Terms to add to the objective, by name, already multiplied by their coefficients. Never stored anywhere else."""
     stats: dict[str, Tensor]
-    """Detached measurements by name: `load` (experts,) int64, slots per expert, padding excluded; `invalid` and
-    `unrouted`, 0-d int64, the real tokens whose logits are not finite and those that got no expert; in training `balance`,
+    """Detached measurements by name: `load` (experts,) int64, slots per expert, padding excluded; 0-d int64 `tokens`, the
+    real tokens with finite logits, `invalid`, those without, and `unrouted`, those that got no expert; in training `balance`,
     the counts that the balancer learns from; with a capacity `dropped`, 0-d int64, slots. All are sums over tokens, so
     those of several batches add up."""
     absent: Tensor | None = None

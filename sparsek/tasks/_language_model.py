@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -48,8 +49,8 @@ class LanguageModelTask(LightningModule):
     optimizer step, each router's balance bias moves once, by the counts of the batches of that step.
 
     Logs `train/bits_per_byte` and `train/max_vio` (this step, mean over layers); and for `val/` and `test/`:
-    `bits_per_byte`, `max_vio`, `load_cv`, `utilisation`, `unrouted` and `router_entropy` over the whole split, and
-    `max_vio_batch`, the mean over its batches.
+    `bits_per_byte`, `max_vio`, `load_cv`, `utilisation`, `unrouted` (share of tokens without an expert) and
+    `router_entropy` over the whole split, and `max_vio_batch`, the mean over its batches.
 
     Args:
         network: The transformer.
@@ -92,7 +93,7 @@ class LanguageModelTask(LightningModule):
             "max_vio_batch": BatchMaxViolation(*sizes),
             "load_cv": LoadCV(*sizes),
             "utilisation": Utilisation(*sizes, threshold=0.1),
-            "unrouted": Unrouted(*sizes),
+            "unrouted": Unrouted(*sizes, tokens=True),
             "router_entropy": RouterEntropy(*sizes),
             "bits_per_byte": BitsPerByte(),
         }
@@ -103,13 +104,13 @@ class LanguageModelTask(LightningModule):
         return cast(TransformerOutput, self.network(tokens, mask))
 
     def training_step(self, batch: Text, batch_idx: int) -> dict[str, Tensor]:
-        """The objective of one batch, and the load (layers, experts) for callbacks."""
+        """The objective of one batch, and the load (layers, experts) of all processes for callbacks."""
         logits, routings = self(batch.tokens[:, :-1], batch.mask)
         nats = _nats(logits, batch).sum() / batch.mask.sum()
         for router, routing in zip(self.network.routers, routings, strict=True):
             router.observe(routing)
-        load = torch.stack([routing.stats["load"] for routing in routings])
-        self.log("train/bits_per_byte", nats.detach() / math.log(2), prog_bar=True)
+        load = _total(torch.stack([routing.stats["load"] for routing in routings]))
+        self.log("train/bits_per_byte", nats.detach() / math.log(2), prog_bar=True, sync_dist=True)
         self.log("train/max_vio", max_violation(load).mean(), prog_bar=True)
         losses = [loss for routing in routings for loss in routing.losses.values()]
         return {"loss": nats + sum(losses, start=nats.new_zeros(())), "load": load}
@@ -166,6 +167,14 @@ class LanguageModelTask(LightningModule):
             self, self.learning_rate, self.weight_decay, total, self.warmup_fraction
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _total(counts: Tensor) -> Tensor:
+    """The sum over processes."""
+    if dist.is_available() and dist.is_initialized():
+        counts = counts.clone()
+        dist.all_reduce(counts)
+    return counts
 
 
 def _nats(logits: Tensor, batch: Text) -> Tensor:

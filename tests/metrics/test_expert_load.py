@@ -52,6 +52,9 @@ def test_expert_load_counts_every_real_slot_once(data):
     assert expert_load(indices, experts, mask).tolist() == [kept.count(e) for e in range(experts)]
     if kept:
         assert unrouted(indices, mask).item() == pytest.approx(kept.count(-1) / len(kept))
+        rows = [row for row, keep in zip(indices.tolist(), mask.tolist(), strict=True) if keep]
+        alone = sum(set(row) == {-1} for row in rows)
+        assert unrouted(indices, mask, tokens=True).item() == pytest.approx(alone / len(rows))
 
 
 def test_metrics_over_batches_equal_the_function_of_all_and_keep_layers_apart():

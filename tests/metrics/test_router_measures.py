@@ -53,6 +53,14 @@ def test_router_entropy_is_its_definition_and_its_extremes():
     assert router_entropy(torch.ones(3, 1)).isnan()
 
 
+def test_a_token_without_any_marginal_does_not_count():
+    marginals = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    assert router_entropy(marginals) == 1
+    assert router_entropy(marginals[1:]).isnan()
+    marginals.requires_grad_()
+    assert torch.autograd.grad(router_entropy(marginals), marginals)[0].isfinite().all()
+
+
 def test_padding_may_be_anything():
     marginals, mask = torch.rand(4, 6), torch.tensor([True, False, True, True])
     spoilt = torch.where(mask[:, None], marginals, math.nan)

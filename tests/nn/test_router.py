@@ -168,6 +168,7 @@ def test_autocast_does_not_reach_the_scores():
         (lambda: SwitchLoss(-1.0), "coefficient must be finite and >= 0, got -1.0"),
         (lambda: DualBias(0.0), "rate must be a finite number > 0"),
         (lambda: make()(torch.zeros(3, 15)), r"input must have shape \(..., 16\), got \(3, 15\)"),
+        (lambda: make()(torch.zeros(3, 16, dtype=torch.long)), "input must be a floating-point tensor, got dtype"),
         (lambda: make()(torch.zeros(3, 16), torch.ones(3)), "mask must be boolean"),
         (lambda: make()(torch.zeros(3, 16), torch.ones(4, dtype=torch.bool)), r"mask must be boolean of shape \(3,\)"),
     ],

@@ -101,6 +101,35 @@ def by_expert(routing):
     return taken[..., :8], empty.scatter_add(-1, place, routing.weights)[..., :8]
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("parts", CAUSAL, ids=name)
+def test_the_future_changes_no_bit_of_what_a_transformer_says_of_the_past(parts, training):
+    torch.manual_seed(0)
+    network = MoETransformer(16, 2, 2, 8, 4, lambda d, e: Router(d, e, 2, **parts)).train(training)
+    tokens = torch.randint(0, 256, (2, 20))
+    changed = torch.cat([tokens[:, :12], torch.randint(0, 256, (2, 8))], 1)
+    one, other = (network(x, generator=torch.Generator().manual_seed(7)).logits for x in (tokens, changed))
+    assert torch.equal(one[:, :12], other[:, :12])
+    assert not torch.equal(one[:, 12:], other[:, 12:])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("parts", ALL, ids=name)
+def test_the_backward_pass_is_linear_in_what_comes_from_above(parts, training):
+    torch.manual_seed(0)
+    mixture = MixtureOfExperts(16, 8, 8, Router(16, 8, 2, **parts)).double().train(training)
+    input = torch.randn(10, 16, dtype=torch.float64, requires_grad=True)
+    output = mixture(input, None, torch.Generator().manual_seed(7)).output
+    above = torch.randn(2, 10, 16, dtype=torch.float64)
+    leaves = (input, *mixture.parameters())
+    one, other, both = (
+        torch.autograd.grad(output, leaves, g, retain_graph=True, allow_unused=True)
+        for g in (above[0], above[1], 2 * above[0] - 3 * above[1])
+    )
+    for a, b, c in zip(one, other, both, strict=True):
+        torch.testing.assert_close(c, 2 * a - 3 * b, rtol=0, atol=1e-10)
+
+
 def test_expert_choice_is_not_causal_and_says_so():
     router = make(selection=ExpertChoice(), gate=SoftmaxGate(False))
     assert not router.causal
@@ -140,6 +169,18 @@ def test_evaluation_is_deterministic_and_ignores_the_generator(parts):
     again = router(input, None, torch.Generator().manual_seed(2))
     assert torch.equal(first.indices, again.indices)
     assert torch.equal(first.weights, again.weights)
+
+
+@pytest.mark.parametrize("parts", ALL, ids=name)
+def test_spoilt_tokens_leave_the_outputs_of_the_others_as_they_are_to_the_bit(parts):
+    torch.manual_seed(0)
+    mixture = MixtureOfExperts(16, 8, 8, Router(16, 8, 2, **parts))
+    input = torch.randn(10, 16)
+    spoilt = input.index_fill(0, torch.tensor([4]), math.nan)
+    mask = torch.arange(10) != 4
+    clean, other = (mixture(x, m, torch.Generator().manual_seed(7)).output for x, m in ((input, mask), (spoilt, None)))
+    assert torch.equal(clean, other)
+    assert (other[4] == 0).all()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
