@@ -7,8 +7,11 @@
 - Sizes to inclusion probabilities: :func:`pps`.
 - The k-subset law with natural parameters (conditional Poisson): :func:`log_esp`, its normaliser, with the marginals, the
   covariance and samples.
+- Sparse codes, values and indices end to end: :func:`sparse_topk`, :func:`sparse_encode` (a linear layer and its k largest
+  outputs), :func:`sparse_linear` (its outputs at given units) and :func:`sparse_decode`.
 - Measures: :func:`expert_load`, :func:`load_cv`, :func:`max_violation`, :func:`utilisation`, :func:`unrouted`,
-  :func:`router_entropy`, :func:`mutual_information` and :func:`gradient_snr` of a router, and :func:`bits_per_byte`. The classes of `sparsek.metrics` accumulate them.
+  :func:`router_entropy`, :func:`mutual_information` and :func:`gradient_snr` of a router, and :func:`bits_per_byte`. The
+  classes of `sparsek.metrics` accumulate them.
 """
 
 from ._bits import bits_per_byte as bits_per_byte
@@ -33,12 +36,18 @@ from ._routing_measures import router_entropy as router_entropy
 from ._scaled_sigmoid import scaled_sigmoid as scaled_sigmoid
 from ._sigmoid_topk import sigmoid_topk as sigmoid_topk
 from ._sinkhorn_topk import sinkhorn_topk as sinkhorn_topk
+from ._sparse_decode import sparse_decode as sparse_decode
+from ._sparse_encode import sparse_encode as sparse_encode
+from ._sparse_encode import sparse_linear as sparse_linear
+from ._sparse_topk import SparseCode as SparseCode
+from ._sparse_topk import sparse_topk as sparse_topk
 from ._successive_softmax import successive_softmax as successive_softmax
 from ._threshold import MAX_PASSES as MAX_PASSES
 from ._topk_mask import topk_mask as topk_mask
 
 __all__ = [
     "MAX_PASSES",
+    "SparseCode",
     "bits_per_byte",
     "capped_entropy",
     "capped_logit",
@@ -59,6 +68,10 @@ __all__ = [
     "scaled_sigmoid",
     "sigmoid_topk",
     "sinkhorn_topk",
+    "sparse_decode",
+    "sparse_encode",
+    "sparse_linear",
+    "sparse_topk",
     "successive_softmax",
     "topk_mask",
     "unrouted",
