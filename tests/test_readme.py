@@ -64,7 +64,7 @@ def test_code_runs_and_prints_what_its_comment_says(block, capsys):
 
 
 def test_every_kind_of_code_is_there():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 4
     assert README.count(">>> ") >= 6
 
 
