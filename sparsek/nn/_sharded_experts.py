@@ -24,7 +24,7 @@ class ShardedExperts(Experts):
     :class:`Experts` would draw.
 
     The experts see the tokens of all ranks, so their gradient is complete on the rank that holds them and must not be
-    reduced again. A training loop, Lightning's or another, has four things to say:
+    reduced again. A training loop, Lightning's or another, has to say so (`docs/experts.md` has it whole):
 
     - under DDP, `exclude_sharded_experts(module)` before the module is wrapped (at the end of `configure_model`);
     - under FSDP2, `fully_shard(model, mesh=mesh, ignored_params=set(sharded_parameters(model).values()))`, the same for

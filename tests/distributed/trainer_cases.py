@@ -1,8 +1,10 @@
 """What every rank checks of experts under Lightning: `Trainer.fit` on two processes against `Trainer.fit` on one."""
 
+import io
+import re
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -28,6 +30,7 @@ from sparsek.nn import (
 D, H, E, TOKENS, STEPS, EPOCHS = 8, 12, 4, 24, 3, 2
 """Sizes, tokens of one step on all ranks together, steps of an epoch, and epochs."""
 CLIP = 0.3
+PAGE = Path(__file__).parents[2] / "docs" / "experts.md"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the imports of Lightning
@@ -132,7 +135,7 @@ def batches(rank, world_size):
 
 
 def fit(task, data, epochs, resume=None, save=None, **options):
-    """Train; return what has been learnt, whole, and the losses."""
+    """Train; return what has been learnt, whole."""
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -150,8 +153,7 @@ def fit(task, data, epochs, resume=None, save=None, **options):
     if save:
         trainer.save_checkpoint(save)
     state = task.state_dict()
-    learnt = {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in state.items()}
-    return learnt, torch.stack(task.seen)
+    return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in state.items()}
 
 
 def compare(make, strategy, world_size, rank, experts):
@@ -161,16 +163,18 @@ def compare(make, strategy, world_size, rank, experts):
         torch.cat(x) for x in zip(*(batches(r, world_size).dataset.tensors[0] for r in range(world_size)), strict=True)
     ]
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.stack(whole)), batch_size=None)
-    expected, losses = fit(Task(Experts, alone), data, EPOCHS, devices=1)
+    single, pair = Task(Experts, alone), make(experts)
+    expected = fit(single, data, EPOCHS, devices=1)
     two = {"devices": world_size, "plugins": [Started()]}
-    learnt, seen = fit(make(experts), batches(rank, world_size), EPOCHS, strategy=strategy(), **two)
+    learnt = fit(pair, batches(rank, world_size), EPOCHS, strategy=strategy(), **two)
     agree(learnt, expected)
+    seen = torch.stack(pair.seen)
     dist.all_reduce(seen)
-    torch.testing.assert_close(seen / world_size, losses, rtol=0, atol=1e-10)
+    torch.testing.assert_close(seen / world_size, torch.stack(single.seen), rtol=0, atol=1e-10)
     with common_folder(rank) as folder:
         path = folder / "half.ckpt"
         fit(make(experts), batches(rank, world_size), EPOCHS // 2, strategy=strategy(), save=path, **two)
-        resumed, _ = fit(make(experts), batches(rank, world_size), EPOCHS, strategy=strategy(), resume=path, **two)
+        resumed = fit(make(experts), batches(rank, world_size), EPOCHS, strategy=strategy(), resume=path, **two)
         dist.barrier()
     agree(resumed, expected)
 
@@ -212,6 +216,25 @@ def fsdp2_trains_ordinary_experts_as_one_process(rank, world_size):
     compare(ShardedTask, fsdp2(world_size), world_size, rank, Experts)
 
 
+def the_tasks_of_the_page_train(rank, world_size):
+    """The code of `docs/experts.md`, block after block: all processes learn the same, and something."""
+    page = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        with redirect_stdout(io.StringIO()):
+            exec(compile(block, str(PAGE), "exec"), page)
+    x = torch.randn(STEPS, TOKENS, D, generator=torch.Generator().manual_seed(rank))
+    data = torch.utils.data.DataLoader(x, batch_size=None)
+    torch.manual_seed(0)
+    before = MixtureOfExperts(D, 16, E, Router(D, E, 2)).state_dict()
+    for name, strategy in (("Task", DDPStrategy), ("ShardedTask", fsdp2(world_size))):
+        learnt = fit(page[name](), data, 1, strategy=strategy(), devices=world_size, plugins=[Started()])
+        for key, value in learnt.items():
+            everyone = [torch.empty_like(value) for _ in range(world_size)]
+            dist.all_gather(everyone, value.contiguous())
+            assert all(torch.equal(other, value) for other in everyone)
+            assert torch.equal(value, before[key.removeprefix("mixture.")]) == key.endswith("bias")
+
+
 def untold_a_trainer_learns_something_else(rank, world_size):
     """The sabotaged twins: each of the three things that a task says is left out."""
     told = {
@@ -229,5 +252,6 @@ CASES = [
     ddp_trains_sharded_experts_as_one_process,
     fsdp2_trains_ordinary_experts_as_one_process,
     fsdp2_trains_sharded_experts_as_one_process,
+    the_tasks_of_the_page_train,
     untold_a_trainer_learns_something_else,
 ]

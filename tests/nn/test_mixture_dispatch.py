@@ -1,7 +1,9 @@
 """A mixture of experts by its laws, whatever multiplies, is dropped, or is shared."""
 
 import copy
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -289,6 +291,13 @@ def test_under_autocast_the_products_are_in_its_dtype():
     output.sum().backward()
     assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
     assert input.grad.dtype == mixture.experts.up.grad.dtype == torch.float32
+
+
+def test_the_first_example_of_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "experts.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(compile(block, "docs/experts.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
 
 
 def test_the_product_is_chosen_where_the_experts_are_made():
