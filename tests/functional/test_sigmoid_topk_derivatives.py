@@ -156,3 +156,19 @@ def test_compiled_at_most_twice_for_python_k():
     for number in (1.5, 2.25, 3.125, 4.75, 5.5):
         assert torch.allclose(compiled(x, number), sigmoid_topk(x, number, mask=x > -1, hard=True))
     assert counters["stats"]["unique_graphs"] <= 2
+
+
+def test_a_row_without_units_moves_nothing_and_spoils_no_shared_parameter():
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    k = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64, requires_grad=True)
+    temperature = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[False] * 4, [True] * 4, [True] * 4])
+    scores = x.masked_fill(torch.tensor([[False], [False], [True]]), torch.nan)
+    probs = sigmoid_topk(scores, k, temperature=temperature, mask=mask)
+    assert (probs[0] == 0).all()
+    assert probs[2].isnan().all()
+    to_x, to_k, to_temperature = torch.autograd.grad((probs * torch.arange(4.0)).sum(), [x, k, temperature])
+    for gradient in (to_x, to_k, to_temperature):
+        assert (gradient[0] == 0).all()
+        assert (gradient[1] != 0).any()
+    assert to_k[2].isnan()  # a NaN among the scores is not hidden
