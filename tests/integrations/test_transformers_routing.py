@@ -9,6 +9,8 @@ from torch.func import functional_call
 
 pytest.importorskip("transformers", reason="needs the extra `transformers`")
 
+from transformers import Glm4MoeConfig, Glm4MoeForCausalLM
+
 from sparsek.integrations.transformers import replace_router, routers, routing_parts
 from sparsek.nn import (
     DualBias,
@@ -20,7 +22,7 @@ from sparsek.nn import (
     SoftmaxGate,
     SwitchLoss,
 )
-from tests.integrations.model_cases import CASES, FAMILIES, tokens
+from tests.integrations.model_cases import CASES, FAMILIES, SIZES, tokens
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_family = pytest.mark.parametrize("case", FAMILIES, ids=lambda case: case.family)
@@ -183,6 +185,27 @@ def test_half_precision(case, dtype):
     output.loss.backward()
     assert output.logits.dtype == dtype
     assert all(router.weight.grad.isfinite().all() and router.weight.grad.any() for router in routers(model))
+
+
+def test_another_family_with_the_same_contract():
+    config = Glm4MoeConfig(
+        **SIZES,
+        num_experts_per_tok=2,
+        n_routed_experts=8,
+        moe_intermediate_size=16,
+        first_k_dense_replace=1,
+        head_dim=8,
+    )
+    model = replace_router(Glm4MoeForCausalLM(config), partial(Router, balancer=DualBias())).train()
+    model(tokens(), labels=tokens(), attention_mask=torch.ones(3, 7)).loss.backward()
+    assert [router.load.sum() for router in routers(model)] == [42]
+    assert all(router.weight.grad.any() for router in routers(model))
+
+
+def test_the_base_model_alone():
+    model = replace_router(CASES[0].model().model, Router)
+    output = model(tokens(), attention_mask=torch.tensor([[0] * 3 + [1] * 4] * 3))
+    assert [routing.stats["load"].sum() for routing in output.routings] == [24, 24]
 
 
 def test_copies_of_a_model_are_apart():

@@ -230,6 +230,10 @@ def test_what_a_router_must_return():
         (partial(Router, k=9), r"k must be a whole number in \[1, num_experts = 8\], got 9"),
         (lambda d_model, num_experts, k: Router(d_model, 4, k), "must have num_experts = 8 like its block, got 4"),
         (lambda d_model, num_experts, k: Router(8, num_experts, k), "must have d_model = 16 like its block, got 8"),
+        (
+            lambda d_model: Router(d_model, 8),
+            r"must take \(d_model, num_experts, k\) or \(d_model, num_experts\), got \(d_model\)",
+        ),
         (lambda *sizes: None, "must make a module that returns a Routing, got NoneType"),
         (partial(Router, gradient=DefaultVector()), "the chosen experts alone"),
         (partial(Router, gradient=DenseStraightThrough()), "the chosen experts alone"),
@@ -257,6 +261,15 @@ def test_models_without_such_blocks_are_refused():
     other.model.layers[0].mlp.gate = torch.nn.Linear(16, 8)
     with pytest.raises(ValueError, match=r"the gate of model.layers.0.mlp, Linear, must map hidden states"):
         replace_router(other, Router)
+
+
+def test_models_whose_layers_hide_the_padding_are_refused():
+    model = MIXTRAL.model()
+    model.model.layers[1].attention = model.model.layers[1].self_attn
+    del model.model.layers[1].self_attn
+    with pytest.raises(ValueError, match=r"padding reaches the routers by it: model.layers.1 has none"):
+        replace_router(model, Router)
+    assert routers(model) == ()
 
 
 def test_a_tuple_that_would_lose_a_loss_is_refused():

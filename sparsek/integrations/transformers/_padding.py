@@ -8,6 +8,7 @@ forward pass.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,13 +47,28 @@ class Receiver:
         return args, kwargs
 
 
+def stacks(model: nn.Module, blocks: Iterable[str]) -> tuple[str, ...]:
+    """The names of the lists of layers that hold the blocks, such as `model.layers`.
+
+    Raises:
+        ValueError: If a layer has no attention by the name of `self_attn`, on which the mask travels.
+    """
+    found = tuple(dict.fromkeys(name.rsplit(".", 2)[0] for name in blocks))
+    for stack in found:
+        for name, layer in model.get_submodule(stack).named_children():
+            if not isinstance(getattr(layer, "self_attn", None), nn.Module):
+                raise ValueError(
+                    f"model must have layers with `self_attn`, as padding reaches the routers by it: {stack}.{name} has none"
+                )
+    return found
+
+
 def carry_padding(model: nn.Module, sockets: dict[str, Socket]) -> None:
     """Let the padding mask reach the sockets, given by the names of their blocks, such as `model.layers.0.mlp`."""
-    layers = {name.rpartition(".")[0]: socket for name, socket in sockets.items()}
-    stacks = {name.rpartition(".")[0] for name in layers}
-    for stack in stacks:
+    by_layer = {name.rpartition(".")[0]: socket for name, socket in sockets.items()}
+    for stack in stacks(model, sockets):
         base = model.get_submodule(stack.rpartition(".")[0])
         base.register_forward_pre_hook(Sender(base), with_kwargs=True)
         for name, layer in model.get_submodule(stack).named_children():
-            receiver = Receiver(layers.get(f"{stack}.{name}"))
+            receiver = Receiver(by_layer.get(f"{stack}.{name}"))
             layer.get_submodule("self_attn").register_forward_pre_hook(receiver, with_kwargs=True)

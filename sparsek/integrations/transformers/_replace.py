@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from sparsek.nn import Router, SigmoidGate
 
 from ._block import Block, blocks
 from ._call import Call
-from ._padding import carry_padding
+from ._padding import carry_padding, stacks
 from ._socket import Expected, Socket
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 RouterFactory = Callable[..., nn.Module]
-"""Makes the router of one layer from (d_model, num_experts, k), or from the first two if it settles k itself."""
+"""Makes the router of one layer from (d_model, num_experts, k), or from the first two if it settles k itself. A router is a module
+with the call of :class:`~sparsek.nn.Router`: tokens and `mask` to a :class:`~sparsek.nn.Routing`."""
 
 
 def replace_router(
@@ -56,7 +58,8 @@ def replace_router(
         The model.
 
     Raises:
-        ValueError: If the model has no such block, or its routers are replaced already; if a router does not fit its block
+        ValueError: If the model has no such block, layers without `self_attn` (padding reaches the routers by it), or routers
+            that are replaced already; if a router does not fit its block
             (k above the number of experts, other sizes, a gradient that needs the outputs of experts that were not run). In
             a forward pass: if a router returns anything but a :class:`~sparsek.nn.Routing`.
 
@@ -74,6 +77,7 @@ def replace_router(
         (torch.Size([10, 2]), [20])
     """
     found = blocks(model)
+    stacks(model, [block.name for block in found])
     new = [_make(router_factory, block, copy_weights) for block in found]
     call, sockets = Call(), {}
     for block, router in zip(found, new, strict=True):
@@ -97,8 +101,7 @@ def routers(model: nn.Module) -> tuple[Router, ...]:
 def _make(factory: RouterFactory, block: Block, copy_weights: bool) -> nn.Module:
     """A router for a block, in the place, precision and mode of the one that it has."""
     expected, old = block.expected, block.gate
-    sizes = (expected.d_model, expected.num_experts, expected.k)
-    router = factory(*sizes) if _takes(factory, *sizes) else factory(*sizes[:2])
+    router = _call(factory, expected.d_model, expected.num_experts, expected.k)
     _check(router, expected)
     weight = old.get_parameter("weight")
     router.to(weight.device, weight.dtype).train(old.training)
@@ -109,12 +112,17 @@ def _make(factory: RouterFactory, block: Block, copy_weights: bool) -> nn.Module
     return router
 
 
-def _takes(factory: RouterFactory, *args: int) -> bool:
-    try:
-        inspect.signature(factory).bind(*args)
-    except TypeError:
-        return False
-    return True
+def _call(factory: RouterFactory, *sizes: int) -> nn.Module:
+    """Call a factory with as many sizes as it takes: three or two."""
+    for args in (sizes, sizes[:2]):
+        with suppress(TypeError):
+            inspect.signature(factory).bind(*args)
+            break
+    else:
+        raise ValueError(
+            f"router_factory must take (d_model, num_experts, k) or (d_model, num_experts), got {inspect.signature(factory)}"
+        )
+    return factory(*args)
 
 
 def _check(router: object, expected: Expected) -> None:

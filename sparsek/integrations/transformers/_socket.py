@@ -47,7 +47,8 @@ class Socket:
     def before(self, router: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Flatten the tokens as the block does, and add the mask of the real ones."""
         tokens: Tensor = args[0].reshape(-1, self.expected.d_model)
-        mask = None if self.mask is None else _latest(self.mask, len(tokens))
+        mask, self.mask = self.mask, None
+        mask = None if mask is None else _latest(mask, len(tokens))
         if self.expected.full_precision:
             tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         return (tokens,), {**kwargs, "mask": mask}
