@@ -137,7 +137,9 @@ class RoutingRecorder(Callback):
         self._domains = tuple(cast(Any, trainer).datamodule.domains)
         sizes = (network.num_experts, len(self._domains), network.num_layers)
         self._domain_load = MetricCollection([DomainLoad(*sizes), DomainInformation(*sizes)]).to(module.device)
-        self._domain_bits = [MeanMetric().set_dtype(torch.float64).to(module.device) for _ in self._domains]
+        self._domain_bits = [MeanMetric().to(module.device) for _ in self._domains]
+        for metric in self._domain_bits:
+            metric.set_dtype(torch.float64)
 
     def _count(self, outputs: Mapping[str, Any], batch: Any) -> None:
         cast(MetricCollection, self._domain_load).update(outputs["indices"], batch.domain, batch.mask)

@@ -1,6 +1,8 @@
 """Routers and their measures on batches spread over processes, against one process with the whole batch."""
 
 import copy
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -13,6 +15,7 @@ from sparsek.nn import (
     DefaultVector,
     DualBias,
     MixtureOfExperts,
+    MoETransformer,
     Positive,
     QuantileBalance,
     ReLUGate,
@@ -161,6 +164,65 @@ def measures_agree(rank, world_size):
     torch.testing.assert_close(snr.compute(), whole.compute(), rtol=0, atol=1e-6)
 
 
+def a_language_model_is_measured_and_recorded_as_one(rank, world_size):
+    """`Trainer` on two processes: measures of the whole split, loads of all processes, and files from the first alone."""
+    from trainer_cases import Started, common_folder  # noqa: PLC0415 - it loads Lightning, which the other cases need not
+
+    pair = {"devices": world_size, "strategy": "ddp", "plugins": [Started()]}
+    with common_folder(rank) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about workers
+        if rank == 0:
+            write_text(folder)
+        dist.barrier()
+        single, many = (language_model(folder, **options) for options in ({"devices": 1}, pair))
+        names = set(single.measures) - {"val/max_vio_batch"}  # its batches are those of a process
+        for name in names:
+            torch.testing.assert_close(many.measures[name], single.measures[name], rtol=0, atol=1e-6)
+        dist.barrier()
+        assert len(list(folder.rglob("routing.png"))) == 1 + world_size  # alone, each process writes one
+    assert len(many.record.load) == 3 * 2 * 4
+    everyone = [None] * world_size
+    dist.all_gather_object(everyone, (many.record.load, many.record.domain))
+    assert all(other == everyone[0] for other in everyone)
+
+
+def write_text(folder):
+    for name, words in (("cat", b"the cat sat on the mat. "), ("python", b"def f(x): return x + 1\n")):
+        (folder / name).mkdir()
+        for i in range(40):
+            (folder / name / f"{i}.txt").write_bytes(words * 5 + str(i).encode())
+
+
+class Run(NamedTuple):
+    measures: dict[str, float]
+    record: Any
+
+
+def language_model(folder, **options):
+    """Measured before training, then trained for three steps under the eye of a recorder."""
+    import lightning.pytorch as pl  # noqa: PLC0415 - see above
+
+    from sparsek.callbacks import RoutingRecorder  # noqa: PLC0415
+    from sparsek.datamodules import Folder, TextDataModule  # noqa: PLC0415
+    from sparsek.tasks import LanguageModelTask  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    network = MoETransformer(16, 2, 2, 16, 4, lambda d, e: Router(d, e, 2, balancer=DualBias(0.1)))
+    data = TextDataModule([Folder(name, str(folder / name)) for name in ("cat", "python")], length=24, batch_size=4,
+                          steps_per_epoch=10, eval_windows=4)  # fmt: skip
+    recorder = RoutingRecorder(every_n_steps=1)
+    logger = pl.loggers.CSVLogger(
+        folder, name=f"{options['devices']}-{dist.get_rank() if options['devices'] == 1 else ''}"
+    )
+    trainer = pl.Trainer(accelerator="cpu", max_steps=3, logger=logger, callbacks=[recorder], enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+                         log_every_n_steps=1, limit_val_batches=1.0, **options)  # fmt: skip
+    task = LanguageModelTask(network)
+    (measures,) = trainer.validate(task, datamodule=data, verbose=False)
+    trainer.fit(task, datamodule=data)
+    return Run(measures, recorder.record)
+
+
 def cut(argument, rank, world_size):
     if isinstance(argument, list):
         return [share(part, rank, world_size) for part in argument]
@@ -175,4 +237,5 @@ CASES = [
     a_process_without_tokens_does_not_hang_the_others,
     evaluation_waits_for_nobody,
     measures_agree,
+    a_language_model_is_measured_and_recorded_as_one,
 ]
