@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 import yaml
 from matplotlib.figure import Figure
+from plan import LEARNING_RATE, Run
 from torch import Tensor
 
 from sparsek.cli import run
@@ -54,7 +55,7 @@ ESTIMATORS: dict[str, tuple[Selection, Gradient]] = {
     "drawn, doubly robust": (DRAWN, DoublyRobust()),
     "drawn, second order": (DRAWN, SecondOrder()),
 }
-TOP_K = "drawn, chosen only (straight-through)"
+TOP_K = ("drawn, chosen only (straight-through)", "hard top-k, its own gradient")
 
 
 class Site(NamedTuple):
@@ -160,11 +161,10 @@ def error(at: Site, expected: Tensor, found: Sequence[Tensor]) -> Error:
 
 def measure(grid: Mapping[str, object], corpora: Path, steps: int, seed: int) -> Iterator[tuple[str, Error]]:
     """Train a network of drawn experts so many steps, and measure every estimator on its last router."""
-    configs = [str(grid["base"]), "configs/selector/sampled.yaml"]
-    words = ["fit", *itertools.chain.from_iterable(("-c", config) for config in configs)]
-    words += [f"--data.init_args.sources={sources(grid, corpora)}", f"--trainer.max_steps={max(steps, 1)}"]
+    rate = f" {LEARNING_RATE}=1e-12" if steps == 0 else ""  # a trainer takes one step at least
+    todo = Run("", seed, max(steps, 1), "val", f"{grid['base']} configs/selector/sampled.yaml{rate}")
+    words = ["fit", *todo.words(), f"--data.init_args.sources={sources(grid, corpora)}"]
     words += [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
-    words += ["--model.init_args.learning_rate=1e-12"] if steps == 0 else []  # a trainer takes one step at least
     with tempfile.TemporaryDirectory() as folder:  # nothing that a run writes is wanted
         cli = run([*words, f"--trainer.default_root_dir={folder}"])
     batches = itertools.islice(cli.datamodule.val_dataloader(), 60)
@@ -189,22 +189,25 @@ def read(path: Path) -> dict[str, dict[str, Error]]:
 
 
 def crossing(error: Error, other: Error) -> str:
-    """From how many tokens on `error` is below `other`."""
-    if error.bias >= other.bias:
-        return "all below some number" if error.variance < other.variance else "never"
-    return f"{max((error.variance - other.variance) / (other.bias - error.bias), 1):.0f}"
+    """The numbers of tokens at which `error` is below `other`."""
+    if error.bias < other.bias:
+        return f"{max((error.variance - other.variance) / (other.bias - error.bias), 1):.0f}"
+    return (
+        f"below {(other.variance - error.variance) / (error.bias - other.bias):.0f}"
+        if error.variance < other.variance
+        else "never"
+    )
 
 
 def table(errors: Mapping[str, Mapping[str, Error]]) -> str:
-    """Markdown, one line per estimator and number of steps."""
-    out = [
-        "| steps | gradient | squared bias | variance of a token | better than top-k from |",
-        "|---|---|---|---|---|",
-    ]
+    """Markdown, one line per estimator and number of steps; the last columns: from how many tokens on it beats these."""
+    head = ["steps", "gradient", "squared bias", "variance of a token", *(f"beats “{name}” from" for name in TOP_K)]
+    out = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for step, rows in errors.items():
         for name, found in rows.items():
-            start = "–" if name == TOP_K else crossing(found, rows[TOP_K])
-            out.append(f"| {step} | {name} | {found.bias:.3f} | {found.variance:.0f} | {start} |")
+            starts = ["–" if name == other else crossing(found, rows[other]) for other in TOP_K]
+            cells = [step, name, f"{found.bias:.3f}", f"{found.variance:.0f}", *starts]
+            out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 ROUTER = "model.init_args.network.init_args.router.init_args"
 LEARNING_RATE = "model.init_args.learning_rate"
 BITS, MAX_VIO = "val/bits_per_byte", "val/max_vio"
@@ -16,7 +18,7 @@ Line = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Run:
-    """One training run; `config` is all that is set, files and then `name=value` words, split by spaces."""
+    """One training run; `config` is all that is set: files, by their path in this repository, and `name=value` words."""
 
     row: str
     seed: int
@@ -27,8 +29,13 @@ class Run:
 
     def words(self) -> list[str]:
         """What the command line is told, but for the text and the seed."""
-        pairs = (("-c", word) if word.endswith(".yaml") else (f"--{word}",) for word in self.config.split())
+        pairs = (("-c", str(ROOT / word)) if word.endswith(".yaml") else (f"--{word}",) for word in self.config.split())
         return [*itertools.chain.from_iterable(pairs), f"--trainer.max_steps={self.steps}"]
+
+    @property
+    def setting(self) -> str:
+        """The words."""
+        return " ".join(word for word in self.config.split() if "=" in word)
 
     def is_in(self, lines: Sequence[Line]) -> bool:
         """Whether the results have it."""

@@ -37,16 +37,19 @@ def sources(grid: Mapping[str, Any], corpora: Path) -> str:
     return json.dumps([{"class_path": "sparsek.datamodules.Files", "init_args": source} for source in named])
 
 
-def execute(todo: Run, text: str) -> dict[str, float]:
-    """Train and measure."""
+def execute(todo: Run, text: str) -> tuple[dict[str, float], str]:
+    """Train and measure; the metrics, and the name of the device."""
     words = [f"--data.init_args.sources={text}", f"--seed_everything={todo.seed}", f"--data.init_args.seed={todo.seed}"]
     with tempfile.TemporaryDirectory() as folder:  # nothing that a run writes is wanted
         cli = run(["fit", *todo.words(), *words, f"--trainer.default_root_dir={folder}"])
         measure = cli.trainer.validate if todo.split == "val" else cli.trainer.test
         (measured,) = measure(cli.model, datamodule=cli.datamodule, verbose=False)
-    if todo.split == "val":
-        return {name: value for name, value in measured.items() if name.startswith("val/")}
-    return {name.removeprefix("test/"): value for name, value in measured.items()} | {"tokens_per_second": speed(cli)}
+    device = cli.trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if todo.split == "test":
+        measured = {name.removeprefix("test/"): value for name, value in measured.items()}
+        measured["tokens_per_second"] = speed(cli)
+    return measured, name
 
 
 def speed(cli: SparsekCLI) -> float:
@@ -58,7 +61,8 @@ def speed(cli: SparsekCLI) -> float:
 
 def quiet(threads: int = 1) -> None:
     """Say nothing but results, on so many threads."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(threads)
 
@@ -71,12 +75,12 @@ def run_missing(plan: list[Run], text: str, results: Path, wait: Path | None) ->
         while wait is not None and wait.exists():
             time.sleep(1)
         start = time.perf_counter()
-        metrics = execute(todo, text)
-        results_file.append(results, results_file.lines(todo.row, todo.seed, metrics, todo.steps, todo.config))
+        metrics, device = execute(todo, text)
+        results_file.append(results, results_file.lines(todo.row, todo.seed, metrics, todo.steps, todo.config, device))
         bits = metrics["val/bits_per_byte" if todo.split == "val" else "bits_per_byte"]
         print(
             f"{time.strftime('%H:%M:%S')} {todo.row}, {todo.split}, seed {todo.seed}: {bits:.4f} bits/byte "
-            f"in {time.perf_counter() - start:.0f} s  {' '.join(todo.config.split()[2:])}",
+            f"in {time.perf_counter() - start:.0f} s, {todo.setting}",
             flush=True,
         )
 
