@@ -1,6 +1,6 @@
 """Balancers in Hugging Face models: losses, biases, checkpoints of activations, the Trainer; saving; bad input."""
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -234,6 +234,7 @@ def test_what_a_router_must_return():
             lambda d_model: Router(d_model, 8),
             r"must take \(d_model, num_experts, k\) or \(d_model, num_experts\), got \(d_model\)",
         ),
+        (cache(lambda *sizes: Router(*sizes)), "must make a new router for each layer"),
         (lambda *sizes: None, "must make a module that returns a Routing, got NoneType"),
         (partial(Router, gradient=DefaultVector()), "the chosen experts alone"),
         (partial(Router, gradient=DenseStraightThrough()), "the chosen experts alone"),

@@ -79,6 +79,8 @@ def replace_router(
     found = blocks(model)
     stacks(model, [block.name for block in found])
     new = [_make(router_factory, block, copy_weights) for block in found]
+    if len(set(map(id, new))) < len(new):
+        raise ValueError("router_factory must make a new router for each layer, got the same one twice")
     call, sockets = Call(), {}
     for block, router in zip(found, new, strict=True):
         expected = block.expected if scale is None else block.expected._replace(scale=scale)
