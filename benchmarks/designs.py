@@ -19,8 +19,8 @@ LIMITS: dict[Design, tuple[int, int]] = {
 }
 """Design to the largest n and the largest rows·n it is timed at."""
 
-_BOTH = (Execution.EAGER, Execution.COMPILED, Execution.TRITON)
-FUSED: dict[Design, tuple[Execution, ...]] = {Systematic(): _BOTH, Pivotal(): (*_BOTH, Execution.NATIVE)}
+_ALL = tuple(Execution)
+FUSED: dict[Design, tuple[Execution, ...]] = {Systematic(): _ALL, Pivotal(): _ALL}
 """Designs that have executions other than tensor operations, and which."""
 
 

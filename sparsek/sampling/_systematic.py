@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sparsek._validation import inspectable
+from sparsek.kernels import native
+
 from ._kernels import arguments, kernels_take
 from ._shuffle import Shuffled
 
@@ -64,8 +67,12 @@ class Systematic(Shuffled):
         return sample
 
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
-        sums = _cumulate(probs)
         u = torch.rand((draws, *size.shape), dtype=probs.dtype, device=probs.device, generator=generator)
+        if probs.numel() > 0 and inspectable(probs) and native.takes(probs, "systematic"):
+            width = _width(probs.shape[-1])
+            starts, _, total = _carry(native.block_sums(probs, width))
+            return native.systematic(probs, starts - _inside(u, size, total)[..., None], width)
+        sums = _cumulate(probs)
         # `points` counts, from the start of a block, the points before the end of each unit.
         start = sums.fraction - _inside(u, size, sums.total)[..., None, None]
         points = (sums.inner.add_(start[0])[None] if draws == 1 else sums.inner + start).ceil_()
@@ -120,14 +127,18 @@ def _cumulate(probs: Tensor) -> _Sums:
     blocks = -(-max(m, 1) // width)
     spare = blocks * width - m
     inner = (pad(probs, (0, spare)) if spare else probs).reshape(rows, blocks, width).cumsum(-1)
-    sums = inner[..., -1]
+    fraction, whole, total = _carry(inner[..., -1])
+    return _Sums(inner, fraction[..., None], whole[..., None], total)
+
+
+def _carry(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the fraction and the whole part of C where each block starts, and the last C: (rows, blocks) twice, and (rows,)."""
     floors = sums.detach().floor()
     fraction = pad((sums - floors).cumsum(-1), (1, 0))
     carry = fraction.detach().floor()
     whole = pad(floors.cumsum(-1), (1, 0)) + carry
     fraction = fraction - carry
-    total = whole[..., -1] + fraction[..., -1]
-    return _Sums(inner, fraction[..., :-1, None], whole[..., :-1, None], total)
+    return fraction[..., :-1], whole[..., :-1], whole[..., -1] + fraction[..., -1]
 
 
 def _width(m: int) -> int:

@@ -9,6 +9,21 @@ from ._sigmoid_topk import PASSES as PASSES
 from ._sigmoid_topk import pull_back as pull_back
 from ._sigmoid_topk import solve as solve
 from ._sigmoid_topk import solve_one as solve_one
+from ._systematic import block_sums as block_sums
+from ._systematic import systematic as systematic
 from ._topk_mask import topk_mask as topk_mask
 
-__all__ = ["PASSES", "BuildError", "build", "load", "pivotal", "pull_back", "solve", "solve_one", "takes", "topk_mask"]
+__all__ = [
+    "PASSES",
+    "BuildError",
+    "block_sums",
+    "build",
+    "load",
+    "pivotal",
+    "pull_back",
+    "solve",
+    "solve_one",
+    "systematic",
+    "takes",
+    "topk_mask",
+]
