@@ -44,5 +44,5 @@ def finish(name: str, rows: Iterable[Row], device: str, out: Path) -> None:
 
 
 def _line(row: Row) -> str:
-    ratio = "" if row.ratio is None else f"{row.ratio:.3g} x softmax"
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g} x {'softmax' if row.softmax_seconds else 'dense'}"
     return f"{row.operation:28} {row.execution:9} {row.direction:17} {row.shape!s:16} {row.dtype:9} {1e3 * row.seconds:9.4g} ms  {ratio}"

@@ -30,6 +30,9 @@ def environment(device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "triton": _version("triton"),
         "compiler": _compiler(),
+        "allocator": " ".join(
+            f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")
+        ),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
     }

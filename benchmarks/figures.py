@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+from dispatch_figure import dispatch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from results import FOLDER, Row, stored
@@ -102,6 +103,10 @@ def draw(results: Path, out: Path) -> list[Path]:
     for device in dict.fromkeys(device for found in measured.values() for device in found):
         here = {axis: found[device].rows for axis, found in measured.items() if device in found}
         figures[f"growth-{device}"] = growth(here)
+    for device, found in stored("dispatch", results).items():
+        kept, passes = (stored(name, results).get(device) for name in ("dispatch_kept", "dispatch_growth"))
+        layers = {"dispatch": found.rows} | ({"dispatch_kept": kept.rows} if kept else {})
+        figures[f"dispatch-{device}"] = dispatch(layers, passes.rows if passes else [])
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.svg", metadata={"Date": None})

@@ -28,6 +28,7 @@ class Row(NamedTuple):
     softmax_seconds: float | None = None
     """Median of one `torch.softmax` on a tensor of this shape and dtype, same direction, in the same run."""
     ratio: float | None = None
+    """Seconds over these; in `dispatch.py` over those of the dense layer."""
     traffic_bytes: int | None = None
     """Bytes that the operation has to move, as counted by :func:`bandwidth.traffic`."""
     bandwidth_fraction: float | None = None

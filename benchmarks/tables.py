@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import dispatch_tables
 from layout import Bound, Cell, line, matrix, unbounded
 from results import FOLDER, Results, Row, stored
 from targets import R, Target, bandwidth_target, memory_target, ratio_target
@@ -48,6 +49,12 @@ def _device(name: str, device: str, results: Results) -> Iterator[str]:
     if name == "r_sampling":
         yield against_r(results.rows)
         return
+    if name == "dispatch_growth":
+        yield from dispatch_tables.passes(results.rows)
+        return
+    if name.startswith("dispatch"):
+        yield from dispatch_tables.layers(results.rows, device == "cpu")
+        return
     if name.startswith("growth"):
         yield from _growth(results.rows)
         return
@@ -80,6 +87,7 @@ def provenance(results: Results) -> str:
     parts = [texts["machine"], texts["instructions"]]
     parts += [f"{texts['threads']} thread" if texts["threads"] else "", f"Python {texts['python']}"]
     parts += [f"torch {texts['torch']}", f"triton {texts['triton']}" if texts["triton"] else "", texts["compiler"]]
+    parts += [texts.get("allocator", "")]
     parts += [f"commit {texts['commit']}", texts["date"]]
     return "*" + "; ".join(part for part in parts if part) + ".*"
 

@@ -77,6 +77,7 @@ TINY = {
     "relaxations": [*WORDS, "--shapes", "1x1000"],
     "samplers": [*WORDS, "--shapes", "1x64", "--largest", "1000"],
     "growth": [*WORDS, "--most", "1000"],
+    "dispatch": [*WORDS, "--shapes", "64x4", "64x8"],
 }
 RUN = """
 import importlib, sys
@@ -126,8 +127,26 @@ def test_designs_are_measured(tiny_run, load):
     assert all(row.ratio > 0 for row in rows)
 
 
+@pytest.mark.parametrize("name", ["dispatch", "dispatch_kept"])
+def test_a_mixture_is_measured_with_every_product(name, tiny_run, load):
+    results = load("results").stored(name, tiny_run[0])["cpu"]
+    operations = {"dense layer", "bare products", "dispatched", "with router", "loop with masks"}
+    assert {row.operation for row in results.rows} == operations
+    executions = {row.execution for row in results.rows if row.operation == "dispatched"}
+    fused = {"fused"} if hasattr(torch.nn.functional, "grouped_mm") else set()
+    assert executions == {"automatic", "loop", "padded"} | fused
+    assert ("MALLOC_MMAP_THRESHOLD_=" in results.environments[0]["allocator"]) == (name == "dispatch_kept")
+
+
+def test_both_passes_of_a_mixture_are_measured_apart(tiny_run, load):
+    out, printed = tiny_run
+    rows = load("results").stored("dispatch_growth", out)["cpu"].rows
+    assert {row.direction for row in rows} == {"forward", "backward"}
+    assert re.search(r"dispatched, without these, automatic \| -?[\d.]+ \| -?[\d.]+ \|", printed)
+
+
 def test_every_kind_of_figure_is_drawn(tiny_run):
     out, printed = tiny_run
-    for name in ("sigmoid_topk", "relaxations", "samplers", "growth"):
+    for name in ("sigmoid_topk", "relaxations", "samplers", "growth", "dispatch"):
         assert str(out / f"{name}-cpu.svg") in printed
         assert "<svg" in (out / f"{name}-cpu.svg").read_text()

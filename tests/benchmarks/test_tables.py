@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -35,6 +37,31 @@ def test_every_cell_of_the_targets_is_checked(load):
     }
     assert all(cell.stretch < cell.must for found in cells.values() for cell in found if cell is not None)
     assert cells["compiled", "forward"][3] == targets.Target(2.8, 1.6)
+
+
+@pytest.mark.parametrize(
+    ("eight", "sixty_four", "products", "says"),
+    [
+        (1.15, 1.3, 1.0, ["E = 8: met (1.15 ✓, asked 1.2)", "E = 64: met (1.3 ✓, asked 1.4, or 1.3 ✗, asked 1.15)"]),
+        (
+            1.25,
+            1.5,
+            1.4,
+            ["E = 8: missed (1.25 ✗, asked 1.2)", "E = 64: met (1.5 ✗, asked 1.4, or 1.07 ✓, asked 1.15)"],
+        ),
+        (1.1, 1.5, 1.0, ["E = 64: missed (1.5 ✗, asked 1.4, or 1.5 ✗, asked 1.15)"]),
+    ],
+)
+def test_a_mixture_of_64_experts_has_two_bounds_of_which_one_counts(load, eight, sixty_four, products, says):
+    row = load("results").Row
+    rows = [
+        row(*key, "forward+backward", 4096, experts, 2, "float32", seconds, 5, ratio=seconds)
+        for experts, dispatched in ((8, eight), (64, sixty_four))
+        for key, seconds in {("dispatched", "automatic"): dispatched, ("bare products", "fused"): products}.items()
+    ]
+    verdict = load("dispatch_tables").verdict(rows)
+    assert verdict.startswith("Target, of dispatched, automatic: ")
+    assert all(part in verdict for part in says)
 
 
 def test_marks(load):
