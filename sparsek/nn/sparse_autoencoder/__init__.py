@@ -1,0 +1,41 @@
+"""Sparse autoencoders: one module, and how it selects latents as an object.
+
+- Winners, sparse both ways: :class:`NestedTopK` (the default: one dictionary for every k), :class:`TopK`, :class:`RandomK`,
+  :class:`AbsTopK`; over the whole batch :class:`BatchTopK`.
+- A price on being active: :class:`ReLUL1`, :class:`JumpReLU`; a fixed :class:`Threshold`.
+- Through a relaxation, with a gradient to all latents and to k: :class:`RelaxedTopK`; k-hot samples: :class:`SampledTopK`.
+"""
+
+from ._autoencoder import SparseAutoencoder as SparseAutoencoder
+from ._batch_top_k import BatchTopK as BatchTopK
+from ._batch_top_k import Threshold as Threshold
+from ._latents import Latents as Latents
+from ._latents import PreActivations as PreActivations
+from ._output import SparseAutoencoderOutput as SparseAutoencoderOutput
+from ._pointwise import JumpReLU as JumpReLU
+from ._pointwise import ReLUL1 as ReLUL1
+from ._relaxed import RelaxedTopK as RelaxedTopK
+from ._relaxed import SampledTopK as SampledTopK
+from ._selection import LatentSelection as LatentSelection
+from ._top_k import AbsTopK as AbsTopK
+from ._top_k import NestedTopK as NestedTopK
+from ._top_k import RandomK as RandomK
+from ._top_k import TopK as TopK
+
+__all__ = [
+    "AbsTopK",
+    "BatchTopK",
+    "JumpReLU",
+    "LatentSelection",
+    "Latents",
+    "NestedTopK",
+    "PreActivations",
+    "RandomK",
+    "ReLUL1",
+    "RelaxedTopK",
+    "SampledTopK",
+    "SparseAutoencoder",
+    "SparseAutoencoderOutput",
+    "Threshold",
+    "TopK",
+]

@@ -1,0 +1,264 @@
+"""The sparse autoencoder; transcoders and crosscoders are other inputs and targets of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsek._validation import check_floating
+from sparsek.functional import SparseCode, sparse_decode
+from sparsek.functional._sparse_decode import check_levels, decode_levels, decode_rows
+
+from ._batch_top_k import Threshold
+from ._latents import Latents, PreActivations
+from ._output import SparseAutoencoderOutput
+from ._prefixes import decode_prefixes, decode_ragged
+from ._selection import LatentSelection
+from ._top_k import NestedTopK
+
+
+class SparseAutoencoder(nn.Module):
+    r"""Dictionary of latents, few of them active in a token: $\hat y = \sum_{i \in S(x)} a_i w^\text{dec}_i + b^\text{dec}$.
+
+    $a = W^\text{enc} (x - b^\text{dec}) + b^\text{enc}$, and the selection says which latents S(x) are active. Codes are values and
+    indices end to end, with gradients that are those of the dense computation (:func:`sparsek.functional.sparse_encode`,
+    :func:`sparsek.functional.sparse_decode`); the dense product with the encoder is made once, forward.
+
+    - Autoencoder: the target is the input, and the decoder bias is subtracted from the input.
+    - Transcoder: give `d_out`, and `skip=True` for a linear path beside the dictionary (it starts at 0).
+    - Crosscoder: give shapes, `SparseAutoencoder((layers, d), d_sae)`; the latents of a token are shared by all its layers.
+
+    Decoder rows start at random with norm 1; the encoder starts as the decoder where input and target have one size.
+
+    Shape:
+        - input: (..., \*d_in).
+        - target: (..., \*d_out).
+
+    Args:
+        d_in: Size of a token, or its shape.
+        d_sae: Number of latents.
+        selection: Which latents are active. Default: `NestedTopK(32)`, or of all latents where there are fewer than 32.
+        d_out: Size or shape of the target, if it is not the input.
+        skip: Whether a linear map of the input is added to the output.
+        prefixes: Rising numbers of latents below `d_sae` from which each token is reconstructed too (width-Matryoshka): the
+            first latents then hold what matters most.
+
+    Raises:
+        ValueError: If a size is below 1, the selection needs more latents, or `prefixes` do not rise within [1, d_sae).
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> sae = SparseAutoencoder(16, 128, NestedTopK(8))
+        >>> x = torch.randn(10, 16)
+        >>> output = sae(x)
+        >>> output.reconstruction.shape, output.reconstructions.shape
+        (torch.Size([10, 16]), torch.Size([10, 3, 16]))
+        >>> sae.loss(output, x).backward()
+        >>> sae.encode(x, k=5).indices.shape
+        torch.Size([10, 5])
+
+    References:
+        Gao et al., 2024, "Scaling and evaluating sparse autoencoders", https://arxiv.org/abs/2406.04093
+        Dunefsky, Chlenski & Nanda, 2024, "Transcoders Find Interpretable LLM Feature Circuits", https://arxiv.org/abs/2406.11944
+        Lindsey et al., 2024, "Sparse Crosscoders", https://transformer-circuits.pub/2024/crosscoders
+        Bussmann et al., 2025, "Learning Multi-Level Features with Matryoshka Sparse Autoencoders", https://arxiv.org/abs/2503.17547
+    """
+
+    prefixes: Tensor
+
+    def __init__(
+        self,
+        d_in: int | Sequence[int],
+        d_sae: int,
+        selection: LatentSelection | None = None,
+        *,
+        d_out: int | Sequence[int] | None = None,
+        skip: bool = False,
+        prefixes: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.input_shape = _shape("d_in", d_in)
+        self.output_shape = self.input_shape if d_out is None else _shape("d_out", d_out)
+        (self.d_sae,) = _shape("d_sae", d_sae)
+        self.selection = NestedTopK(min(32, self.d_sae)) if selection is None else selection
+        self.selection.check(self.d_sae)
+        self.centred = d_out is None
+        width_in, width_out = math.prod(self.input_shape), math.prod(self.output_shape)
+        directions = F.normalize(torch.randn(self.d_sae, width_out), dim=-1)
+        tied = directions if width_in == width_out else F.normalize(torch.randn(self.d_sae, width_in), dim=-1)
+        self.encoder_weight = nn.Parameter(tied.clone())
+        self.encoder_bias = nn.Parameter(torch.zeros(self.d_sae))
+        self.decoder_weight = nn.Parameter(directions)
+        self.decoder_bias = nn.Parameter(torch.zeros(width_out))
+        self.skip_weight = nn.Parameter(torch.zeros(width_out, width_in)) if skip else None
+        learnt = self.selection.parameters(self.d_sae)
+        self.selection_parameters = nn.ParameterDict({name: nn.Parameter(value) for name, value in learnt.items()})
+        self.register_buffer("prefixes", _widths(prefixes, self.d_sae), persistent=False)
+
+    def forward(
+        self, input: Tensor, *, progress: float = 1.0, generator: torch.Generator | None = None
+    ) -> SparseAutoencoderOutput:
+        """Encode by the selection and decode.
+
+        Args:
+            input: Tokens.
+            progress: Part of the training that is over, for selections that anneal.
+            generator: Source of randomness, for selections that sample while training.
+        """
+        rows, batch = self._rows(input)
+        latents = self._activate(self.selection, rows, progress, generator)
+        parts, main = self._decode_parts(latents)
+        parts = parts + self._constant(rows).unsqueeze(1)
+        return SparseAutoencoderOutput(
+            reconstruction=parts[:, main].reshape(*batch, *self.output_shape),
+            latents=_with_batch(latents.active, batch),
+            reconstructions=parts.reshape(*batch, *parts.shape[1:]),
+            penalty=latents.penalty,
+        )
+
+    def encode(self, input: Tensor, k: int | None = None, *, threshold: float | None = None) -> SparseCode | Tensor:
+        """Active latents of each token: by the selection, or the `k` largest, or those above a `threshold`.
+
+        Args:
+            input: Tokens.
+            k: Any number of latents, in [0, d_sae]. Of a dictionary trained for it (`NestedTopK`, `RandomK`) every k is good.
+            threshold: At least 0. The width of the code is then the largest number of any token.
+
+        Returns:
+            Values, at least 0, and indices (..., width), largest first with `k`; as :attr:`SparseAutoencoderOutput.latents` is
+            where neither is given.
+        """
+        if k is not None and threshold is not None:
+            raise ValueError(f"k and threshold must not both be given, got k={k} and threshold={threshold}")
+        rows, batch = self._rows(input)
+        if k is not None:
+            values, indices = self._scores(rows).top(k)
+            return SparseCode(values.relu().view(*batch, k), indices.view(*batch, k))
+        selection = self.selection if threshold is None else Threshold(threshold)
+        return _with_batch(self._activate(selection, rows, 1.0, None).active, batch)
+
+    def decode(
+        self, latents: SparseCode | Tensor, input: Tensor | None = None, *, levels: Sequence[int] | None = None
+    ) -> Tensor:
+        """Reconstruct (..., *d_out) from a code, or a dense tensor (..., d_sae) of latents.
+
+        Args:
+            latents: What :meth:`encode` returned.
+            input: The tokens; needed for a skip connection only.
+            levels: Of a sorted code: rising numbers of leading entries. The output is then (..., levels, *d_out).
+        """
+        if isinstance(latents, Tensor):
+            if levels is not None:
+                raise ValueError("levels must be None for dense latents: only a sorted code has leading entries")
+            output = latents @ self.decoder_weight
+        else:
+            output = sparse_decode(*latents, self.decoder_weight, levels=levels)
+        constant: Tensor = self.decoder_bias
+        if self.skip_weight is not None:
+            if input is None:
+                raise ValueError("input must be given to decode with a skip connection")
+            rows, batch = self._rows(input)
+            constant = self._constant(rows).view(*batch, *([] if levels is None else [1]), -1)
+        output = output + constant
+        return output.view(*output.shape[:-1], *self.output_shape)
+
+    def loss(self, output: SparseAutoencoderOutput, target: Tensor) -> Tensor:
+        """Fraction of the batch's variance that is unexplained, mean over the reconstructed parts, plus the penalty.
+
+        The variance is about the mean of this batch, and counts as a constant.
+        """
+        wanted = target.flatten(-len(self.output_shape))
+        rows = wanted.reshape(-1, wanted.shape[-1])
+        variance = (rows - rows.mean(0)).square().sum().detach()
+        squares = (output.reconstructions - wanted.unsqueeze(-2)).square().sum()
+        return squares / (variance * output.reconstructions.shape[-2]) + output.penalty
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Set the norm of every decoder row to 1, in place. A row of zeros stays."""
+        norms = self.decoder_weight.norm(dim=-1, keepdim=True)
+        self.decoder_weight.div_(norms.masked_fill(norms == 0, 1))
+
+    @torch.no_grad()
+    def remove_parallel_gradient(self) -> None:
+        """Take from the decoder's gradient what would change the norm of a row, in place. For rows of norm 1."""
+        grad = self.decoder_weight.grad
+        if grad is not None:
+            along = torch.linalg.vecdot(grad, self.decoder_weight).unsqueeze(-1)
+            grad.addcmul_(along, self.decoder_weight, value=-1)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the selection."""
+        target = "" if self.centred else f" -> {self.output_shape}"
+        return f"{self.input_shape}{target}, d_sae={self.d_sae}, selection={self.selection}"
+
+    def _rows(self, input: Tensor) -> tuple[Tensor, torch.Size]:
+        check_floating("input", input)
+        sizes = self.input_shape
+        if input.dim() < len(sizes) or input.shape[-len(sizes) :] != sizes:
+            raise ValueError(f"input must have shape {('...', *sizes)}, got {tuple(input.shape)}")
+        batch = input.shape[: -len(sizes)]
+        return input.reshape(batch.numel(), sizes.numel()), batch
+
+    def _scores(self, rows: Tensor) -> PreActivations:
+        centre = rows - self.decoder_bias if self.centred else rows
+        return PreActivations(centre, self.encoder_weight, self.encoder_bias)
+
+    def _activate(
+        self, selection: LatentSelection, rows: Tensor, progress: float, generator: torch.Generator | None
+    ) -> Latents:
+        return selection(
+            self._scores(rows),
+            self.selection_parameters,
+            decoder=self.decoder_weight,
+            training=self.training,
+            progress=progress,
+            generator=generator,
+        )
+
+    def _constant(self, rows: Tensor) -> Tensor:
+        """What is added to every reconstruction: (1 or rows, d_out)."""
+        if self.skip_weight is None:
+            return self.decoder_bias.unsqueeze(0)
+        return F.linear(rows, self.skip_weight, self.decoder_bias)
+
+    def _decode_parts(self, latents: Latents) -> tuple[Tensor, int]:
+        """Reconstructions without their constant, (rows, parts, d_out), and the place of the main one."""
+        active, weight = latents.active, self.decoder_weight
+        if isinstance(active, Tensor):
+            parts = (active @ weight).unsqueeze(1)
+        elif latents.levels:
+            parts = decode_levels(*active, weight, latents.levels)
+        else:
+            parts = (decode_ragged(active, weight) if latents.ragged else decode_rows(*active, weight)).unsqueeze(1)
+        if self.prefixes.numel() and self.training:
+            parts = torch.cat((parts, decode_prefixes(active, weight, self.prefixes)[:, :-1]), 1)
+        return parts, latents.main
+
+
+def _with_batch(active: SparseCode | Tensor, batch: torch.Size) -> SparseCode | Tensor:
+    if isinstance(active, Tensor):
+        return active.view(*batch, active.shape[-1])
+    shape = (*batch, active.indices.shape[-1])
+    return SparseCode(active.values.view(shape), active.indices.view(shape))
+
+
+def _shape(name: str, sizes: int | Sequence[int]) -> torch.Size:
+    shape = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if not shape or not all(isinstance(size, int) and size >= 1 for size in shape):
+        raise ValueError(f"{name} must be a whole number of at least 1, or a shape of them, got {sizes!r}")
+    return torch.Size(shape)
+
+
+def _widths(prefixes: Sequence[int], d_sae: int) -> Tensor:
+    if not prefixes:
+        return torch.empty(0, dtype=torch.int64)
+    check_levels(prefixes)
+    if prefixes[0] < 1 or prefixes[-1] >= d_sae:
+        raise ValueError(f"prefixes must lie in [1, {d_sae - 1}], below d_sae, got {tuple(prefixes)}")
+    return torch.tensor([*prefixes, d_sae])
