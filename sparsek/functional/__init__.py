@@ -4,6 +4,7 @@
   maximises :func:`capped_entropy`); :func:`project_capped_simplex` is sparse; :func:`topk_mask` is hard and has no gradient
   to the scores. :func:`lapsum_topk`, :func:`scaled_sigmoid`, :func:`sinkhorn_topk`, :func:`successive_softmax` and
   :func:`perturbed_topk` are published alternatives, for comparison.
+- Scores of tokens against experts: :func:`doubly_capped`, k per token and no expert above its capacity.
 - Sizes to inclusion probabilities: :func:`pps`.
 - The k-subset law with natural parameters (conditional Poisson): :func:`log_esp`, its normaliser, with the marginals, the
   covariance and samples.
@@ -20,6 +21,8 @@ from ._capped_logit import capped_logit as capped_logit
 from ._conditional_poisson import conditional_poisson_covariance as conditional_poisson_covariance
 from ._conditional_poisson import conditional_poisson_marginals as conditional_poisson_marginals
 from ._conditional_poisson_sample import conditional_poisson_sample as conditional_poisson_sample
+from ._doubly_capped import DoublyCapped as DoublyCapped
+from ._doubly_capped import doubly_capped as doubly_capped
 from ._lapsum_topk import lapsum_topk as lapsum_topk
 from ._load import expert_load as expert_load
 from ._load import load_cv as load_cv
@@ -47,6 +50,7 @@ from ._topk_mask import topk_mask as topk_mask
 
 __all__ = [
     "MAX_PASSES",
+    "DoublyCapped",
     "SparseCode",
     "bits_per_byte",
     "capped_entropy",
@@ -54,6 +58,7 @@ __all__ = [
     "conditional_poisson_covariance",
     "conditional_poisson_marginals",
     "conditional_poisson_sample",
+    "doubly_capped",
     "expert_load",
     "gradient_snr",
     "lapsum_topk",
