@@ -15,10 +15,14 @@
 differentiated: its law is smooth and of largest entropy. `Systematic()` where only speed counts. `Sampford()`, `Brewer()` and
 `Pareto()` are classics, for comparison; `Poisson()` where the size may vary. π comes from a relaxation on the capped simplex, or from
 sizes by :func:`sparsek.functional.pps`.
+
+All of them draw rows independently of each other. :func:`dependent_rounding` draws a matrix: fixed sizes of rows, and column sums
+that are their expectations, rounded down or up.
 """
 
 from ._brewer import Brewer as Brewer
 from ._conditional_poisson import ConditionalPoisson as ConditionalPoisson
+from ._dependent_rounding import dependent_rounding as dependent_rounding
 from ._design import Design as Design
 from ._design import Draw as Draw
 from ._pareto import Pareto as Pareto
@@ -27,4 +31,15 @@ from ._poisson import Poisson as Poisson
 from ._sampford import Sampford as Sampford
 from ._systematic import Systematic as Systematic
 
-__all__ = ["Brewer", "ConditionalPoisson", "Design", "Draw", "Pareto", "Pivotal", "Poisson", "Sampford", "Systematic"]
+__all__ = [
+    "Brewer",
+    "ConditionalPoisson",
+    "Design",
+    "Draw",
+    "Pareto",
+    "Pivotal",
+    "Poisson",
+    "Sampford",
+    "Systematic",
+    "dependent_rounding",
+]

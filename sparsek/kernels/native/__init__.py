@@ -4,6 +4,7 @@ from ._build import BuildError as BuildError
 from ._build import build as build
 from ._build import load as load
 from ._call import takes as takes
+from ._dependent_rounding import dependent_rounding as dependent_rounding
 from ._pivotal import pivotal as pivotal
 from ._sigmoid_topk import PASSES as PASSES
 from ._sigmoid_topk import pull_back as pull_back
@@ -18,6 +19,7 @@ __all__ = [
     "BuildError",
     "block_sums",
     "build",
+    "dependent_rounding",
     "load",
     "pivotal",
     "pull_back",
