@@ -141,8 +141,11 @@ class _Sum(Function):
         if weights is None:
             return spread, None, None
         needs_rows, needs_weights = ctx.needs_input_grad[:2]
-        grad_rows = spread * weights.unsqueeze(-1) if needs_rows else None
-        return grad_rows, (spread * rows).sum(-1) if needs_weights else None, None
+        grad_weights = torch.einsum("nd,nd->n", spread, rows) if needs_weights else None
+        if not needs_rows:
+            return None, grad_weights, None
+        scaled = spread.mul if torch.is_grad_enabled() else spread.mul_  # `spread` is nobody else's
+        return scaled(weights.unsqueeze(-1)), grad_weights, None
 
     @staticmethod
     def jvp(ctx: Any, row_tangent: Tensor | None, weight_tangent: Tensor | None, _: None) -> Tensor:

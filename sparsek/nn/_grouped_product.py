@@ -217,7 +217,7 @@ class _Outer(_Bilinear):
 
 
 def automatic_product(input: Tensor, weight: Tensor, counts: Tensor) -> GroupedProduct:
-    """The execution that was fastest where it was measured (`benchmarks/dispatch.py`): on a CPU, by one thread.
+    """The execution that was fastest, forward and backward by one thread of a CPU; `benchmarks/dispatch.py` compares them all.
 
     The fused product wherever it takes the tensors, otherwise the loop; but the padded product where its batch is small:
     largest group × matrix of at most 2^19 numbers in bfloat16, whose small matmuls are slow one by one, and of at most 2^15
