@@ -1,4 +1,4 @@
-"""The results.csv of an experiment: long, one line per run and metric; lines are added, never changed."""
+"""The results.csv of an experiment: long, one line per run and metric; lines are added, never changed. Tables in a README."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def write_into(readme: Path, name: str, text: str) -> None:
+    """Put a text between `<!-- name -->` and `<!-- end of name -->`."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, rest = readme.read_text().split(begin)
+    _, after = rest.split(end)
+    readme.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

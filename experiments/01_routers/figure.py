@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import results_file
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- tables: written by figure.py -->", "<!-- end of tables -->"
 HEAD = ("router", "setting", "seeds", "bits/byte", "− softmax + Switch [95 %]", "MaxVio", "load CV", "utilisation")
 DIGITS = {"bits_per_byte": 3, "max_vio": 3, "load_cv": 3, "utilisation": 3, "unrouted": 3, "tokens_per_second": 0}
 
@@ -103,16 +102,9 @@ def _forest(axes: Any, rows: Sequence[Tested], reference: Tested) -> None:
     axes.set_xlabel(f"bits per byte − {reference.row} (paired by seed, 95 %)")
 
 
-def write_tables(readme: Path, text: str) -> None:
-    """Put the tables between their marks."""
-    before, rest = readme.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-
-
 if __name__ == "__main__":
     results, described = results_file.read(HERE / "results.csv"), yaml.safe_load((HERE / "grid.yaml").read_text())
     draw(results, described, HERE / "results.png")
     written = tables(results, described)
-    write_tables(HERE / "README.md", written)
+    results_file.write_into(HERE / "README.md", "tables of figure.py", written)
     print(written)

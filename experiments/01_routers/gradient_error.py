@@ -1,7 +1,7 @@
 """Mean squared error of the router's gradient against the enumerated truth, by the number of tokens per gradient.
 
 python experiments/01_routers/gradient_error.py --corpora FOLDER      # gradient_error.csv and .png; about two minutes
-python experiments/01_routers/gradient_error.py                       # the figure and the table from the CSV
+python experiments/01_routers/gradient_error.py                       # the figure, and the table of README.md, from the CSV
 """
 
 from __future__ import annotations
@@ -247,6 +247,8 @@ def main() -> None:
     errors = read(arguments.results)
     draw(errors, arguments.results.with_suffix(".png"))
     print(table(errors))
+    if arguments.results == HERE / "gradient_error.csv":
+        results_file.write_into(HERE / "README.md", "table of gradient_error.py", table(errors))
 
 
 if __name__ == "__main__":
