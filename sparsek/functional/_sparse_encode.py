@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sparsek._validation import check_floating, check_k, values_visible
 from sparsek.kernels import native
-from sparsek.kernels.native._sparse_topk import SparseTopK
 
 from ._precision import optionally, precision
 from ._sparse_products import as_rows, regular_offsets, sparse_dots
@@ -147,7 +146,7 @@ _linear_topk_op: Callable[..., tuple[Tensor, Tensor]] = torch.ops.sparsek.linear
 
 def _by_blocks(rows: Tensor, weight: Tensor, bias: Tensor | None, k: int, magnitude: bool) -> tuple[Tensor, Tensor]:
     """Search the dense product block by block of units; all blocks are made in one buffer."""
-    pool = SparseTopK(rows.shape[0], k, rows.dtype, magnitude=magnitude)
+    pool = native.SparseTopK(rows.shape[0], k, rows.dtype, magnitude=magnitude)
     units = max(_BLOCK // rows.shape[0], k, 256)
     buffer = rows.new_empty(rows.shape[0] * min(units, weight.shape[0]))
     for first in range(0, weight.shape[0], units):

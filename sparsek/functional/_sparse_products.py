@@ -7,7 +7,8 @@ operators are closed under differentiation, so derivatives of any order follow f
 - `sparse_bags_transposed`: $S^\top X$, one bag of rows of X for each column of S, after one sort of the entries by column;
 - `sparse_dots`: $⟨x_r, w_i⟩ + b_i$ for the entries (r, i) of the pattern, which may be known already.
 
-The cost of each is that of its entries, and no (rows, n) tensor is made, unless S is so full that a dense product is faster.
+By `embedding_bag`, or by C++ on the CPU. The cost of each is that of its entries, and no (rows, n) tensor is made, unless S is
+so full that a dense product is faster.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsek.kernels import native
+
 FULL = 1 / 16
-"""Density from which a dense product is faster. One entry costs 13 (bags) to 36 (dots) times one of a dense product on the CPU."""
+"""Density from which a dense product is faster: an entry costs 10 to 20 times one of a dense product on the CPU."""
 
 _LIBRARY = torch.library.Library("sparsek", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -67,6 +70,8 @@ def _bags(values: Tensor, indices: Tensor, offsets: Tensor, weight: Tensor) -> T
     rows = offsets.numel() - 1
     if is_full(indices.numel(), rows, weight.shape[0]):
         return _dense(values, indices, offsets, weight.shape[0]) @ weight
+    if _native_takes(values, weight):
+        return native.sparse_bags(values, indices, offsets, weight)
     return _embedding_bag(indices, weight, offsets, values)
 
 
@@ -74,10 +79,16 @@ def _bags(values: Tensor, indices: Tensor, offsets: Tensor, weight: Tensor) -> T
 def _bags_transposed(values: Tensor, indices: Tensor, offsets: Tensor, input: Tensor, n: int) -> Tensor:
     if is_full(indices.numel(), input.shape[0], n):
         return _dense(values, indices, offsets, n).T @ input
+    if _native_takes(values, input):
+        return native.sparse_bags_transposed(values, indices, offsets, input, n)
     columns, order = indices.sort(stable=True)
     rows = rows_of(offsets, indices.numel())[order]
     ends = torch.searchsorted(columns, torch.arange(n + 1, device=indices.device))
     return _embedding_bag(rows, input, ends, values[order])
+
+
+def _native_takes(first: Tensor, second: Tensor) -> bool:
+    return native.takes(first, "sparse_products") and native.takes(second, "sparse_products")
 
 
 def _embedding_bag(indices: Tensor, weight: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
@@ -102,6 +113,8 @@ def _dots(
     rows = rows_of(offsets, indices.numel())
     if is_full(indices.numel(), input.shape[0], weight.shape[0]):
         dots: Tensor = (input @ weight.T)[rows, indices]
+    elif _native_takes(input, weight):
+        dots = native.sparse_dots(input, weight, indices, offsets)
     else:
         starts = offsets[:-1].contiguous()
         dots = _dots_of_bags(input.contiguous(), weight.contiguous(), indices, starts, rows, _SUM, -1)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sparsek._validation import check_floating, check_k
 from sparsek.kernels import native
-from sparsek.kernels.native._sparse_topk import SparseTopK
 
 from ._sparse_products import as_rows
 
@@ -94,7 +93,7 @@ def topk_of_rows(rows: Tensor, k: int, *, magnitude: bool) -> SparseCode:
         return SparseCode(rows.new_empty(rows.shape[0], k), rows.new_empty((rows.shape[0], k), dtype=torch.int64))
     exact = rows if rows.dtype.itemsize > 2 else rows.float()
     if native.takes(exact, "sparse_topk"):
-        pool = SparseTopK(rows.shape[0], k, exact.dtype, magnitude=magnitude)
+        pool = native.SparseTopK(rows.shape[0], k, exact.dtype, magnitude=magnitude)
         pool.update(exact, 0)
         values, indices = pool.finish()
         return SparseCode(values.to(rows.dtype), indices)

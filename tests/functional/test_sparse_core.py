@@ -7,9 +7,24 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sparsek.functional import _sparse_products as products
 from sparsek.functional import sparse_decode, sparse_encode, sparse_linear
+from sparsek.kernels import Backend, available, use_backends
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 LEVELS = (2, 5, 11)
+
+
+ROUTES = {"bags": (Backend.EAGER, 1.0), "dense": (Backend.EAGER, 0.0), "native": (Backend.NATIVE, 1.0)}
+
+
+@pytest.fixture(params=ROUTES)
+def route(request, monkeypatch):
+    """One way to compute the products: bags of torch, a dense matrix, or C++."""
+    backend, full = ROUTES[request.param]
+    if not available(backend):
+        pytest.skip(f"{backend} is not there")
+    monkeypatch.setattr(products, "FULL", full)
+    with use_backends(backend):
+        yield
 
 
 def problem(dtype, rows=(3, 17), n=300, d=12, k=11, seed=0):
@@ -58,9 +73,7 @@ def error(actual, expected):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("magnitude", [False, True])
-@pytest.mark.parametrize("density", ["sparse", "full"])
-def test_outputs_and_all_gradients_are_those_of_dense_autograd(dtype, magnitude, density, monkeypatch):
-    monkeypatch.setattr(products, "FULL", 1.0 if density == "sparse" else 0.0)
+def test_outputs_and_all_gradients_are_those_of_dense_autograd(dtype, magnitude, route):
     leaves, k = problem(dtype)
     actual, expected = sparse_autoencoder(leaves, k, magnitude), dense_autoencoder(leaves, k, magnitude)
     pairs = [*zip(actual, expected, strict=True)]
@@ -78,7 +91,7 @@ def test_wrong_winners_are_seen():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_values_of_chosen_units(dtype):
+def test_values_of_chosen_units(dtype, route):
     leaves, _ = problem(dtype)
     indices = torch.randint(300, (3, 17, 4), generator=torch.Generator().manual_seed(3))
     pre = F.linear(leaves["x"], leaves["w"], leaves["b"])
@@ -89,9 +102,7 @@ def test_values_of_chosen_units(dtype):
             assert error(got, want) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("density", ["sparse", "full"])
-def test_derivatives_of_both_orders(density, monkeypatch):
-    monkeypatch.setattr(products, "FULL", 1.0 if density == "sparse" else 0.0)
+def test_derivatives_of_both_orders(route):
     leaves, _ = problem(torch.float64, rows=(3,), n=9, d=3, k=2)
     indices = torch.tensor([[0, 4], [4, 8], [2, 2]])  # one unit shared by rows, one twice in a row
 
@@ -116,6 +127,23 @@ def test_operators_are_registered_rightly():
     }
     for operator, arguments in cases.items():
         torch.library.opcheck(operator, arguments)
+
+
+def test_many_tokens_and_wide_rows(route):
+    """More than one thread, one entry more than pairs, and widths that are not whole vectors."""
+    generator = torch.Generator().manual_seed(0)
+    values, dictionary = torch.randn(300, 7, generator=generator), torch.randn(900, 333, generator=generator)
+    indices = torch.randint(900, (300, 7), generator=generator)
+    flat, offsets = indices.flatten(), products.regular_offsets(indices)
+    dense = torch.zeros(300, 900, dtype=torch.float64)
+    dense.scatter_add_(-1, indices, values.double())
+    tokens = torch.randn(300, 333, generator=generator)
+    bags = products.sparse_bags(values.flatten(), flat, offsets, dictionary)
+    transposed = products.sparse_bags_transposed(values.flatten(), flat, offsets, tokens, 900)
+    dots = products.sparse_dots(tokens, dictionary, flat, offsets, None, None).view(300, 7)
+    assert error(bags, dense @ dictionary.double()) < 1e-6
+    assert error(transposed, dense.T @ tokens.double()) < 1e-6
+    assert error(dots, (tokens.double() @ dictionary.double().T).gather(-1, indices)) < 1e-6
 
 
 def test_rows_without_entries():

@@ -286,12 +286,12 @@ def test_decoder_norms_and_their_gradient():
 def test_a_short_training_learns_a_sparse_code():
     torch.manual_seed(0)
     atoms = F.normalize(torch.randn(40, 16), dim=-1)
-    codes = torch.zeros(2000, 40).scatter(-1, torch.rand(2000, 40).topk(3).indices, 1)
+    codes = torch.zeros(500, 40).scatter(-1, torch.rand(500, 40).topk(3).indices, 1)
     x = codes @ atoms
     sae = SparseAutoencoder(16, 80, NestedTopK(4))
     optimizer = torch.optim.Adam(sae.parameters(), lr=3e-3)
     first = sae.loss(sae(x), x).item()
-    for _ in range(150):
+    for _ in range(120):
         optimizer.zero_grad()
         sae.loss(sae(x), x).backward()
         sae.remove_parallel_gradient()

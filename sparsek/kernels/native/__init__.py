@@ -10,6 +10,10 @@ from ._sigmoid_topk import PASSES as PASSES
 from ._sigmoid_topk import pull_back as pull_back
 from ._sigmoid_topk import solve as solve
 from ._sigmoid_topk import solve_one as solve_one
+from ._sparse_products import sparse_bags as sparse_bags
+from ._sparse_products import sparse_bags_transposed as sparse_bags_transposed
+from ._sparse_products import sparse_dots as sparse_dots
+from ._sparse_topk import SparseTopK as SparseTopK
 from ._systematic import block_sums as block_sums
 from ._systematic import systematic as systematic
 from ._topk_mask import topk_mask as topk_mask
@@ -17,6 +21,7 @@ from ._topk_mask import topk_mask as topk_mask
 __all__ = [
     "PASSES",
     "BuildError",
+    "SparseTopK",
     "block_sums",
     "build",
     "dependent_rounding",
@@ -25,6 +30,9 @@ __all__ = [
     "pull_back",
     "solve",
     "solve_one",
+    "sparse_bags",
+    "sparse_bags_transposed",
+    "sparse_dots",
     "systematic",
     "takes",
     "topk_mask",

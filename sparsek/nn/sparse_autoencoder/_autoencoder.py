@@ -20,6 +20,9 @@ from ._prefixes import decode_prefixes, decode_ragged
 from ._selection import LatentSelection
 from ._top_k import NestedTopK
 
+_BLOCK = 2048
+"""Rows of the decoder that are changed at once: what they need besides stays in the cache."""
+
 
 class SparseAutoencoder(nn.Module):
     r"""Dictionary of latents, few of them active in a token: $\hat y = \sum_{i \in S(x)} a_i w^\text{dec}_i + b^\text{dec}$.
@@ -181,16 +184,17 @@ class SparseAutoencoder(nn.Module):
     @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Set the norm of every decoder row to 1, in place. A row of zeros stays."""
-        norms = self.decoder_weight.norm(dim=-1, keepdim=True)
-        self.decoder_weight.div_(norms.masked_fill(norms == 0, 1))
+        for rows in self.decoder_weight.split(_BLOCK):
+            norms = rows.norm(dim=-1, keepdim=True)
+            rows.div_(norms.masked_fill(norms == 0, 1))
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
         """Take from the decoder's gradient what would change the norm of a row, in place. For rows of norm 1."""
-        grad = self.decoder_weight.grad
-        if grad is not None:
-            along = torch.linalg.vecdot(grad, self.decoder_weight).unsqueeze(-1)
-            grad.addcmul_(along, self.decoder_weight, value=-1)
+        if self.decoder_weight.grad is None:
+            return
+        for rows, grad in zip(self.decoder_weight.split(_BLOCK), self.decoder_weight.grad.split(_BLOCK), strict=True):
+            grad.addcmul_((rows * grad).sum(-1, keepdim=True), rows, value=-1)
 
     def extra_repr(self) -> str:
         """Return the sizes and the selection."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsek.functional import SparseCode
+from sparsek.functional._sparse_decode import running_sum
 from sparsek.functional._sparse_products import sparse_bags
 
 
@@ -20,7 +21,7 @@ def decode_prefixes(active: SparseCode | Tensor, weight: Tensor, prefixes: Tenso
     if isinstance(active, Tensor):
         sizes = prefixes.diff(prepend=prefixes.new_zeros(1)).tolist()
         pairs = zip(active.split(sizes, -1), weight.split(sizes), strict=True)
-        return torch.stack([part @ directions for part, directions in pairs], 1).cumsum(1)
+        return running_sum(torch.stack([part @ directions for part, directions in pairs], 1))
     rows = active.indices.shape[0]
     parts = torch.searchsorted(prefixes, active.indices, right=True)
     owner = torch.arange(rows, device=parts.device).unsqueeze(-1) * prefixes.numel() + parts
@@ -28,7 +29,7 @@ def decode_prefixes(active: SparseCode | Tensor, weight: Tensor, prefixes: Tenso
     counts = torch.bincount(owner.flatten(), minlength=rows * prefixes.numel())
     offsets = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
     bags = sparse_bags(active.values.flatten()[order], active.indices.flatten()[order], offsets, weight)
-    return bags.view(rows, prefixes.numel(), -1).cumsum(1)
+    return running_sum(bags.view(rows, prefixes.numel(), -1))
 
 
 def decode_ragged(code: SparseCode, weight: Tensor) -> Tensor:
