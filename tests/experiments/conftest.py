@@ -8,7 +8,7 @@ import torch
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "01_routers"
-MODULES = ("comparison", "figure", "gradient_error", "plan", "results_file", "run")
+MODULES = ("comparison", "figure", "gradient_error", "plan", "results_file", "run", "st_moe")
 
 
 @pytest.fixture
