@@ -18,9 +18,11 @@ class Gate(ABC):
 
     Attributes:
         on_capped_simplex: Whether the marginals are inclusion probabilities at every k: in [0, 1] and summing to k.
+        causal: Whether the marginals of a token depend on that token alone, while training too.
     """
 
     on_capped_simplex: ClassVar[bool]
+    causal: ClassVar[bool] = True
 
     def check(self, k: int, num_experts: int) -> None:
         """Refuse a `k` at which this gate has no meaning or no gradient; by default none."""
@@ -37,6 +39,10 @@ class Gate(ABC):
     @abstractmethod
     def marginals(self, logits: Tensor, k: int) -> Tensor:
         """One number in [0, 1] per expert, from logits of shape (..., experts)."""
+
+    def batch_marginals(self, logits: Tensor, k: int, mask: Tensor) -> Tensor:
+        """The marginals while training, of a batch with real tokens where `mask` (...) is True; by default the same."""
+        return self.marginals(logits, k)
 
     def weights(self, marginals: Tensor) -> Tensor:
         """Weights of the chosen experts from their marginals, both of shape (..., k)."""

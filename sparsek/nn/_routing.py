@@ -11,8 +11,8 @@ class Routing(NamedTuple):
     """What a router decides for tokens of shape (...): the only thing that a mixture of experts needs to know."""
 
     indices: Tensor
-    """(..., k) int64: the experts of each token; −1 is a slot without an expert (padding, an invalid token, or under
-    expert choice a token that fewer experts took). The width is k, but under expert choice the most experts of any token."""
+    """(..., k) int64: the experts of each token; −1 is a slot without an expert (padding, an invalid token, or a
+    token that takes fewer). The width is k; where the number of experts varies, the most of any token, or the most allowed."""
     weights: Tensor
     """(..., k): the weights with which their outputs are added; 0 at unrouted slots. Carries the gradient to the
     logits."""

@@ -12,6 +12,7 @@ from sparsek.metrics import BatchMaxViolation, DomainInformation, GradientSNR, L
 from sparsek.nn import (
     AdaptiveL1,
     Balancers,
+    BudgetBalance,
     DefaultVector,
     DualBias,
     MixtureOfExperts,
@@ -29,6 +30,7 @@ BALANCERS = [
     DualBias(0.1),
     SignBias(0.1),
     QuantileBalance(),
+    BudgetBalance(),
     SwitchLoss(1.0),
     ZLoss(1.0),
     Balancers([QuantileBalance(), SwitchLoss(1.0), ZLoss(1.0)]),
