@@ -69,8 +69,8 @@ class Selection(ABC):
         chosen = marginals_of(indices, marginals)
         return 1 + moving(chosen) if self.sampled else gate.weights(chosen)
 
-    def log_prob(self, marginals: Tensor, taken: Tensor, k: int) -> Tensor:
-        """Log-probability (...) of a draw `taken` (..., experts) bool, with its gradient to the marginals."""
+    def log_prob(self, marginals: Tensor, taken: Tensor, k: int, logits: Tensor | None = None) -> Tensor:
+        """Log-probability (...) of a draw `taken` (..., experts) bool, with its gradient to the marginals or their logits."""
         raise NotImplementedError(f"{type(self).__name__} has no log-probability; use Sampled(ConditionalPoisson())")
 
 
@@ -179,6 +179,6 @@ class Sampled(Selection):
         """Draw k experts while training; take the k largest otherwise."""
         return top_indices(self.design.sample(marginals, k=k, generator=generator) if training else scores, k)
 
-    def log_prob(self, marginals: Tensor, taken: Tensor, k: int) -> Tensor:
+    def log_prob(self, marginals: Tensor, taken: Tensor, k: int, logits: Tensor | None = None) -> Tensor:
         """The design's."""
         return self.design.log_prob(marginals, taken, k=k)

@@ -45,7 +45,7 @@ class Fixed(Selection):
     def __call__(self, scores, marginals, k, *, mask, training, generator=None):
         return torch.tensor(self.experts).expand(*scores.shape[:-1], k)
 
-    def log_prob(self, marginals, taken, k):
+    def log_prob(self, marginals, taken, k, logits=None):
         return ConditionalPoisson().log_prob(marginals, taken, k=k)
 
 

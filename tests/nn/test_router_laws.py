@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sparsek.functional import max_violation
 from sparsek.nn import (
     Balancers,
+    ConditionalPoissonGate,
     DefaultVector,
     DenseStraightThrough,
     DoublyRobust,
@@ -26,6 +27,7 @@ from sparsek.nn import (
     Routed,
     Router,
     Sampled,
+    SampledNatural,
     SecondOrder,
     SigmoidGate,
     SigmoidTopKGate,
@@ -56,6 +58,7 @@ SAMPLED = [
     *({"selection": Sampled(design)} for design in (Pivotal(), Systematic(), ConditionalPoisson())),
     *({"selection": Sampled(), "gradient": gradient} for gradient in (HorvitzThompson(), DoublyRobust())),
     {"selection": Sampled(ConditionalPoisson()), "gradient": SecondOrder()},
+    {"gate": ConditionalPoissonGate(), "selection": SampledNatural(), "gradient": SecondOrder()},
     {"gate": SoftmaxGate(False), "selection": SuccessiveSoftmax(), "gradient": SparseMixer()},
 ]
 RELU = {"gate": ReLUGate(), "selection": Positive()}
