@@ -11,7 +11,7 @@ backward, with fresh gradients. float32 on the CPU, bfloat16 on a GPU. Each row 
 By default glibc gives freed blocks of more than 32 MB back to the system, and a fresh gradient of the weights (2 × 34 MB at E = 64) then
 costs a page fault per 4 kB. So on the CPU all is measured twice, each time in a process of its own: as glibc does it (results file
 "dispatch"), and told to keep its memory ("dispatch_kept"). A third file, "dispatch_growth", has the forward and the backward pass
-alone against E, and the part of the latter that is the gradients of the weights.
+alone against E, and the parts of the latter that are the products for the gradients of the rows and of the weights.
 """
 
 from __future__ import annotations
@@ -120,24 +120,27 @@ def dense(made: Case) -> tuple[Callable[[], Tensor], list[Tensor]]:
     return lambda: nn.functional.gelu(made.x @ up) @ down, [made.x, up, down]
 
 
-def bare(made: Case, product: GroupedProduct, only_weights: bool = False) -> Callable[[], object]:
-    """Return the six products of a forward and a backward pass on sorted rows; or the two that give the gradients of weights."""
+def bare(made: Case, product: GroupedProduct) -> dict[str, Callable[[], object]]:
+    """Return the six products of a forward and a backward pass on sorted rows, and the two pairs of the latter alone."""
     up, down = made.experts.up.detach(), made.experts.down.detach()
-    counts = made.given.indices.flatten().bincount(minlength=len(up))
-    groups = product.groups(counts)
-    rows = torch.randn(made.given.indices.numel(), D).to(made.x)
+    groups = product.groups(made.given.indices.flatten().bincount(minlength=len(up)))
+    rows, output = (torch.randn(made.given.indices.numel(), D).to(made.x) for _ in range(2))  # the gradient, too
     hidden = product.rows(rows, up, groups)
 
-    def weights(left: Tensor = hidden, back: Tensor = hidden, output: Tensor = rows) -> tuple[Tensor, Tensor]:
-        return product.outer(rows, back, groups), product.outer(left, output, groups)
+    def forward() -> tuple[Tensor, ...]:
+        return product.rows(rows, up, groups), product.rows(hidden, down, groups)
 
-    def run() -> object:
-        left = product.rows(rows, up, groups)
-        output = product.rows(left, down, groups)  # as the gradient too: its values do not matter
-        back = product.rows(output, down.mT, groups)
-        return product.rows(back, up.mT, groups), *weights(left, back, output)
+    def of_rows() -> tuple[Tensor, ...]:
+        return product.rows(output, down.mT, groups), product.rows(hidden, up.mT, groups)
 
-    return weights if only_weights else run
+    def of_weights() -> tuple[Tensor, ...]:
+        return product.outer(rows, hidden, groups), product.outer(hidden, output, groups)
+
+    return {
+        "bare products": lambda: (*forward(), *of_rows(), *of_weights()),
+        "gradients of the rows": of_rows,
+        "gradients of the weights": of_weights,
+    }
 
 
 def masked_loop(made: Case) -> Tensor:
@@ -157,7 +160,11 @@ def layer(shape: Shape, device: str) -> dict[Key, Call]:
     full = MixtureOfExperts(D, HIDDEN, num_experts, Router(D, num_experts, K)).to(made.x)
     output, leaves = dense(made)
     runs = {DENSE: both(output, leaves, made.gradient)}
-    runs |= {("bare products", name): bare(made, product) for name, product in taken(made).items() if product}
+    runs |= {
+        ("bare products", name): bare(made, product)["bare products"]
+        for name, product in taken(made).items()
+        if product
+    }
     runs |= {
         ("dispatched", name): both(made.dispatched(product), made.leaves, made.gradient)
         for name, product in taken(made).items()
@@ -176,7 +183,7 @@ def passes(shape: Shape, device: str) -> dict[str, dict[Key, Call]]:
     backward = {
         DENSE: alone(output, leaves, made.gradient),
         ("dispatched", "automatic"): alone(made.dispatched(None), made.leaves, made.gradient),
-        ("gradients of the weights", "automatic"): bare(made, fastest, only_weights=True),
+        **{(name, "automatic"): run for name, run in bare(made, fastest).items() if name.startswith("gradients")},
         ("loop with masks", "autograd"): alone(lambda: masked_loop(made), made.leaves, made.gradient),
     }
     runs: dict[str, dict[Key, Callable[[], object]]] = {"forward": {**forward}, "backward": {**backward}}

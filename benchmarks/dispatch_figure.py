@@ -12,12 +12,13 @@ from targets import DENSE, dense_target
 
 LABELS = {"dispatch": "", "dispatch_kept": ", memory kept"}
 FILLS = {"dispatch": "none", "dispatch_kept": None}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999")
 LINES = {
     dispatch_tables.DISPATCHED: "dispatched",
-    dispatch_tables.WEIGHTS: "its gradients of the weights",
-    DENSE: "dense layer",
+    dispatch_tables.WEIGHTS: "of it, gradients of the weights",
+    dispatch_tables.ROWS: "of it, gradients of the rows",
     ("loop with masks", "autograd"): "loop with masks",
+    DENSE: "dense layer",
 }
 
 

@@ -9,7 +9,7 @@ from results import Row
 from targets import DENSE, Shape, Target, bare_target, dense_target
 
 DISPATCHED = ("dispatched", "automatic")
-WEIGHTS = ("gradients of the weights", "automatic")
+ROWS, WEIGHTS = ("gradients of the rows", "automatic"), ("gradients of the weights", "automatic")
 
 
 def layers(rows: Sequence[Row], on_cpu: bool) -> Iterator[str]:
@@ -39,14 +39,17 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def passes(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the tables of the passes alone; the last line of the backward pass is what is left without the gradients of weights."""
+    """Yield the tables of the passes alone; the last line of the backward pass is what is left without its products."""
     for direction in dict.fromkeys(row.direction for row in rows):
         here = [row for row in rows if row.direction == direction]
-        weights = seconds(here, WEIGHTS)
+        products = seconds(here, ROWS), seconds(here, WEIGHTS)
         rest = [
-            row._replace(operation="dispatched, without these", seconds=row.seconds - weights[row.shape])
+            row._replace(
+                operation="dispatched, without these two",
+                seconds=row.seconds - sum(found[row.shape] for found in products),
+            )
             for row in here
-            if row.key == DISPATCHED and row.shape in weights
+            if row.key == DISPATCHED and all(products)
         ]
         yield matrix(f"{direction}, ms", [*here, *rest], lambda row: 1e3 * row.seconds, unbounded)
 

@@ -142,7 +142,7 @@ def test_both_passes_of_a_mixture_are_measured_apart(tiny_run, load):
     out, printed = tiny_run
     rows = load("results").stored("dispatch_growth", out)["cpu"].rows
     assert {row.direction for row in rows} == {"forward", "backward"}
-    assert re.search(r"dispatched, without these, automatic \| -?[\d.]+ \| -?[\d.]+ \|", printed)
+    assert re.search(r"dispatched, without these two, automatic \| -?[\d.]+ \| -?[\d.]+ \|", printed)
 
 
 def test_every_kind_of_figure_is_drawn(tiny_run):
