@@ -3,12 +3,14 @@
 - :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
-  - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`;
-  - selection, which experts: :class:`HardTopK`, :class:`Sampled`, :class:`SuccessiveSoftmax`, :class:`Positive` (their
-    number varies), :class:`GroupLimited`, :class:`ExpertChoice` (not causal);
+  - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`,
+    :class:`BudgetGate`, :class:`DoublyCappedGate` (not causal while training);
+  - selection, which experts: :class:`HardTopK`, :class:`GroupLimited`, :class:`Sampled`, :class:`SuccessiveSoftmax`; where their
+    number varies, :class:`Positive`, :class:`AdaptiveTopK`; not causal, :class:`ExpertChoice`, :class:`BudgetTopK`, and while
+    training :class:`DependentRounding`;
   - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
     :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`SparseMixer`, :class:`DefaultVector`;
-  - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`), a loss
+  - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`, :class:`BudgetBalance`), a loss
     (:class:`SwitchLoss`, :class:`ZLoss`, :class:`AdaptiveL1`), several (:class:`Balancers`) or :class:`NoBalance`.
 - :class:`MixtureOfExperts` runs the chosen experts on their tokens, and drops none unless given a :class:`Capacity`. The experts
   multiply by a :class:`GroupedProduct` (:class:`LoopProduct`, :class:`FusedProduct`, :class:`PaddedProduct`); a
@@ -20,6 +22,9 @@
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
 """
 
+from ._adaptive import AdaptiveTopK as AdaptiveTopK
+from ._adaptive import BudgetGate as BudgetGate
+from ._adaptive import BudgetTopK as BudgetTopK
 from ._adaptive_l1 import AdaptiveL1 as AdaptiveL1
 from ._attention import CausalSelfAttention as CausalSelfAttention
 from ._balance import Balancer as Balancer
@@ -30,7 +35,10 @@ from ._balance import SwitchLoss as SwitchLoss
 from ._balance import ZLoss as ZLoss
 from ._bias import DualBias as DualBias
 from ._bias import SignBias as SignBias
+from ._budget import BudgetBalance as BudgetBalance
 from ._capacity import Capacity as Capacity
+from ._dependent_rounding import DependentRounding as DependentRounding
+from ._doubly_capped_gate import DoublyCappedGate as DoublyCappedGate
 from ._embedding import ContextEmbedding as ContextEmbedding
 from ._expert_choice import ExpertChoice as ExpertChoice
 from ._expert_parallel import clip_sharded_grad_norm_ as clip_sharded_grad_norm_
@@ -93,9 +101,13 @@ from .sparse_autoencoder import TopK as TopK
 __all__ = [
     "AbsTopK",
     "AdaptiveL1",
+    "AdaptiveTopK",
     "Balancer",
     "Balancers",
     "BatchTopK",
+    "BudgetBalance",
+    "BudgetGate",
+    "BudgetTopK",
     "Capacity",
     "Carried",
     "CausalSelfAttention",
@@ -103,6 +115,8 @@ __all__ = [
     "ContextEmbedding",
     "DefaultVector",
     "DenseStraightThrough",
+    "DependentRounding",
+    "DoublyCappedGate",
     "DoublyRobust",
     "DualBias",
     "ExpertChoice",

@@ -51,7 +51,8 @@ class Router(nn.Module):
         balancer: What keeps the load even; by default `NoBalance()`.
 
     Attributes:
-        bias: (E,) buffer, float32 at least, saved: added to the scores for the selection. Mean zero.
+        bias: (E,) buffer, float32 at least, saved: added to the scores for the selection. Mean zero,
+            but under a balancer that moves the number of slots (`BudgetBalance`).
         coefficient: 0-d buffer, float32 at least, saved, of a balancer that moves one; None otherwise.
         process_group: Which processes share the batch; None: all.
 
@@ -118,7 +119,7 @@ class Router(nn.Module):
     @property
     def causal(self) -> bool:
         """Whether the experts of a token depend on no other token of the call."""
-        return self.selection.causal
+        return self.selection.causal and self.gate.causal
 
     @property
     def load(self) -> Tensor:
@@ -183,7 +184,8 @@ class Router(nn.Module):
         """The chosen experts with what the gate says of them, and the scores that chose them."""
         bias, selection = self.bias.to(logits.dtype), self.selection
         biased = logits + bias if selection.sampled or selection.biases_marginals else logits
-        marginals = self.gate.marginals(biased, self.k)
+        gate = self.gate
+        marginals = gate.batch_marginals(biased, self.k, valid) if self.training else gate.marginals(biased, self.k)
         scores = (self.gate.scores(logits) + bias).detach()
         drawn = selection.sampled and self.training
         raw = selection(scores, marginals.detach(), self.k, mask=valid, training=self.training, generator=generator)
