@@ -10,6 +10,8 @@
   covariance and samples.
 - Sparse codes, values and indices end to end: :func:`sparse_topk`, :func:`sparse_encode` (a linear layer and its k largest
   outputs), :func:`sparse_linear` (its outputs at given units) and :func:`sparse_decode`.
+- Measures of sparse codes: :func:`fvu`, :func:`explained_variance`, :func:`latent_counts`, :func:`density_histogram`,
+  :func:`dictionary_similarity`.
 - Measures: :func:`expert_load`, :func:`load_cv`, :func:`max_violation`, :func:`utilisation`, :func:`unrouted`,
   :func:`router_entropy`, :func:`mutual_information` and :func:`gradient_snr` of a router, and :func:`bits_per_byte`. The
   classes of `sparsek.metrics` accumulate them.
@@ -24,6 +26,9 @@ from ._conditional_poisson_sample import conditional_poisson_sample as condition
 from ._doubly_capped import DoublyCapped as DoublyCapped
 from ._doubly_capped import doubly_capped as doubly_capped
 from ._lapsum_topk import lapsum_topk as lapsum_topk
+from ._latent_measures import density_histogram as density_histogram
+from ._latent_measures import dictionary_similarity as dictionary_similarity
+from ._latent_measures import latent_counts as latent_counts
 from ._load import expert_load as expert_load
 from ._load import load_cv as load_cv
 from ._load import max_violation as max_violation
@@ -33,6 +38,8 @@ from ._log_esp import log_esp as log_esp
 from ._perturbed_topk import perturbed_topk as perturbed_topk
 from ._pps import pps as pps
 from ._project_capped_simplex import project_capped_simplex as project_capped_simplex
+from ._reconstruction import explained_variance as explained_variance
+from ._reconstruction import fvu as fvu
 from ._routing_measures import gradient_snr as gradient_snr
 from ._routing_measures import mutual_information as mutual_information
 from ._routing_measures import router_entropy as router_entropy
@@ -58,10 +65,15 @@ __all__ = [
     "conditional_poisson_covariance",
     "conditional_poisson_marginals",
     "conditional_poisson_sample",
+    "density_histogram",
+    "dictionary_similarity",
     "doubly_capped",
     "expert_load",
+    "explained_variance",
+    "fvu",
     "gradient_snr",
     "lapsum_topk",
+    "latent_counts",
     "load_cv",
     "log_esp",
     "max_violation",
