@@ -68,7 +68,8 @@ def doubly_capped(
     An iteration is a sweep over the columns (sigmoid top-k of every column), corrected for the answer of the rows to it (systems
     of experts × experts equations), and a sweep over the rows; of the plain and the corrected steps the one with the lowest
     dual objective is kept. Rows are exact after the last sweep; what columns still miss is `excess`. Between slowly moving
-    batches 4 iterations from the last `bias` are enough, and mostly from 0 too.
+    batches 4 iterations from the last `bias` are enough, and mostly from 0 too. Nearly linear programs, of few tokens or of few
+    kinds of tokens at a temperature far below the spread of their scores, take more: leave `iterations` to the default there.
 
     Gradients are those of the implicit function theorem in `input`, `k`, `capacity` and `temperature`, first order, for the
     column sums that were reached. Where an expert is full with b = 0, they are one-sided.

@@ -63,4 +63,4 @@ class DependentRounding(Selection):
         real = mask.flatten()
         probs = marginals.flatten(0, -2).masked_fill(~real[:, None], 0)
         sample = dependent_rounding(probs, k=real * k, generator=generator)
-        return top_indices(sample, k).view(*marginals.shape[:-1], -1)
+        return top_indices(sample, k).view(*marginals.shape[:-1], k)

@@ -23,7 +23,8 @@ class DoublyCappedGate(Gate):
     $\pi$ = :func:`~sparsek.functional.sigmoid_topk` (logits + the router's bias), which a balancer that looks at scores, as
     :class:`QuantileBalance` does, keeps even and close to what training sees.
 
-    **Not causal** while training: the bias of a batch depends on all its tokens.
+    **Not causal** while training: the bias of a batch depends on all its tokens. In a data-parallel run each process caps its own
+    batch.
 
     Args:
         temperature: Above 0.

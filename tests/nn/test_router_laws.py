@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 
 from sparsek.functional import max_violation
 from sparsek.nn import (
+    AdaptiveL1,
+    AdaptiveTopK,
     Balancers,
+    BudgetGate,
+    BudgetTopK,
     ConditionalPoissonGate,
     DefaultVector,
     DenseStraightThrough,
+    DependentRounding,
+    DoublyCappedGate,
     DoublyRobust,
     DualBias,
     ExpertChoice,
@@ -62,8 +68,14 @@ SAMPLED = [
     {"gate": SoftmaxGate(False), "selection": SuccessiveSoftmax(), "gradient": SparseMixer()},
 ]
 RELU = {"gate": ReLUGate(), "selection": Positive()}
-CAUSAL = [*HARD, *SAMPLED, RELU]
-ALL = [*CAUSAL, {"selection": ExpertChoice(), "gate": SoftmaxGate(False)}]
+ADAPTIVE = {"gate": BudgetGate(), "selection": AdaptiveTopK(4)}
+CAUSAL = [*HARD, *SAMPLED, RELU, ADAPTIVE]
+ALL = [
+    *CAUSAL,
+    {"selection": BudgetTopK(4), "gate": BudgetGate()},
+    {"selection": DependentRounding(), "gate": DoublyCappedGate()},
+    {"selection": ExpertChoice(), "gate": SoftmaxGate(False)},
+]
 
 
 def name(parts):
@@ -223,6 +235,20 @@ def test_no_real_token_at_all(parts):
     router.step()
     assert torch.equal(router.bias, kept)
     assert draw(router, torch.randn(0, 16)).indices.shape[0] == 0
+
+
+@pytest.mark.parametrize("balancer", [*BALANCERS, AdaptiveL1(initial=1.0)], ids=lambda b: type(b).__name__)
+def test_a_mask_that_hides_every_token_makes_losses_of_0_and_moves_nothing(balancer):
+    torch.manual_seed(0)
+    router = Router(16, 8, 2, balancer=balancer)
+    kept = {name: value.clone() for name, value in router.state_dict().items()}
+    routing = router(torch.full((5, 16), math.nan), torch.zeros(5, dtype=torch.bool))
+    total = sum(routing.losses.values(), torch.zeros(())) + routing.weights.sum()
+    assert total == 0
+    assert (torch.autograd.grad(total, router.weight, allow_unused=True)[0] == 0).all()
+    router.observe(routing)
+    router.step()
+    assert all(torch.equal(value, kept[name]) for name, value in router.state_dict().items())
 
 
 @settings(max_examples=25, deadline=None)
