@@ -26,9 +26,7 @@ class Shape(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Probabilities (..., n) and float64 thresholds (..., 1); units that do not compete have x = -inf and get 0."""
 
-    def probabilities(
-        self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
-    ) -> Tensor:
+    def probabilities(self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False) -> Tensor:
         """The probabilities alone, where nothing will be differentiated."""
         return self.solve(x, k, scale, validate=validate)[0]
 

@@ -137,9 +137,7 @@ class SigmoidShape(Shape):
         threshold = solve(x.reshape(shape), k, scale, probs.view(shape), validate=validate)
         return probs, threshold.view(*batch, 1)
 
-    def probabilities(
-        self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False
-    ) -> Tensor:
+    def probabilities(self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False) -> Tensor:
         probs = None
         if not (isinstance(k, Tensor) or isinstance(scale, Tensor)) and x.numel() == x.shape[-1]:
             probs = native.solve_one(x, k, scale) if native.takes(x) and not triton_takes(x) else None

@@ -20,6 +20,8 @@
   :class:`RandomK`, :class:`AbsTopK`, :class:`ReLUL1`, :class:`JumpReLU`, :class:`Threshold`, :class:`RelaxedTopK`,
   :class:`SampledTopK`.
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
+- Pooling, from many vectors to one, is in :mod:`sparsek.nn.pooling` and exported from here: :class:`MeanPool`, :class:`GeM`,
+  :class:`AttentionPool`, :class:`TopKMeanPool`, :class:`SampledTokenPool` and others, all with the contract of :class:`Pooling`.
 """
 
 from ._adaptive import AdaptiveTopK as AdaptiveTopK
@@ -84,6 +86,49 @@ from ._sharded_experts import ShardedExperts as ShardedExperts
 from ._successive_softmax import SuccessiveSoftmax as SuccessiveSoftmax
 from ._transformer import MoETransformer as MoETransformer
 from ._transformer import TransformerOutput as TransformerOutput
+from .pooling import AbsoluteValue as AbsoluteValue
+from .pooling import ApproximateVariance as ApproximateVariance
+from .pooling import AttentionPool as AttentionPool
+from .pooling import Average as Average
+from .pooling import ClampNegative as ClampNegative
+from .pooling import ClsPool as ClsPool
+from .pooling import Combination as Combination
+from .pooling import Concatenate as Concatenate
+from .pooling import EmptyPolicy as EmptyPolicy
+from .pooling import EqualSizes as EqualSizes
+from .pooling import GatedAttentionPool as GatedAttentionPool
+from .pooling import GatedPool as GatedPool
+from .pooling import GeM as GeM
+from .pooling import HajekWeights as HajekWeights
+from .pooling import HorvitzThompsonWeights as HorvitzThompsonWeights
+from .pooling import LastTokenPool as LastTokenPool
+from .pooling import LogSumExpPool as LogSumExpPool
+from .pooling import MaxPool as MaxPool
+from .pooling import MeanPool as MeanPool
+from .pooling import MeanSqrtLenPool as MeanSqrtLenPool
+from .pooling import MultiheadAttentionPool as MultiheadAttentionPool
+from .pooling import NanIfEmpty as NanIfEmpty
+from .pooling import NormSizes as NormSizes
+from .pooling import Pooled as Pooled
+from .pooling import Pooling as Pooling
+from .pooling import PositionWeighting as PositionWeighting
+from .pooling import RaiseIfEmpty as RaiseIfEmpty
+from .pooling import RecencyWeighting as RecencyWeighting
+from .pooling import RefuseNegative as RefuseNegative
+from .pooling import SampledEstimate as SampledEstimate
+from .pooling import SampledTokenPool as SampledTokenPool
+from .pooling import SampleWeighting as SampleWeighting
+from .pooling import SenYatesGrundy as SenYatesGrundy
+from .pooling import SigmoidTopKPool as SigmoidTopKPool
+from .pooling import SignedPower as SignedPower
+from .pooling import SignPolicy as SignPolicy
+from .pooling import TokenSizes as TokenSizes
+from .pooling import TopKMeanPool as TopKMeanPool
+from .pooling import VarianceEstimate as VarianceEstimate
+from .pooling import WeightedMeanPool as WeightedMeanPool
+from .pooling import WeightedPooling as WeightedPooling
+from .pooling import Weighting as Weighting
+from .pooling import ZeroIfEmpty as ZeroIfEmpty
 from .sparse_autoencoder import AbsTopK as AbsTopK
 from .sparse_autoencoder import BatchTopK as BatchTopK
 from .sparse_autoencoder import JumpReLU as JumpReLU
@@ -100,8 +145,12 @@ from .sparse_autoencoder import TopK as TopK
 
 __all__ = [
     "AbsTopK",
+    "AbsoluteValue",
     "AdaptiveL1",
     "AdaptiveTopK",
+    "ApproximateVariance",
+    "AttentionPool",
+    "Average",
     "Balancer",
     "Balancers",
     "BatchTopK",
@@ -111,6 +160,10 @@ __all__ = [
     "Capacity",
     "Carried",
     "CausalSelfAttention",
+    "ClampNegative",
+    "ClsPool",
+    "Combination",
+    "Concatenate",
     "ConditionalPoissonGate",
     "ContextEmbedding",
     "DefaultVector",
@@ -119,6 +172,8 @@ __all__ = [
     "DoublyCappedGate",
     "DoublyRobust",
     "DualBias",
+    "EmptyPolicy",
+    "EqualSizes",
     "ExpertChoice",
     "ExpertOutputs",
     "Experts",
@@ -126,39 +181,65 @@ __all__ = [
     "FusedProduct",
     "Gate",
     "Gated",
+    "GatedAttentionPool",
+    "GatedPool",
+    "GeM",
     "Gradient",
     "GroupLimited",
     "GroupedProduct",
+    "HajekWeights",
     "HardTopK",
     "HorvitzThompson",
+    "HorvitzThompsonWeights",
     "JumpReLU",
     "KHotSelector",
+    "LastTokenPool",
     "LatentSelection",
+    "LogSumExpPool",
     "LoopProduct",
+    "MaxPool",
+    "MeanPool",
+    "MeanSqrtLenPool",
     "MixtureOfExperts",
     "MixtureOutput",
     "MoETransformer",
+    "MultiheadAttentionPool",
+    "NanIfEmpty",
     "NestedTopK",
     "NoBalance",
+    "NormSizes",
     "PaddedProduct",
+    "Pooled",
+    "Pooling",
+    "PositionWeighting",
     "Positive",
     "QuantileBalance",
+    "RaiseIfEmpty",
     "RandomK",
     "ReLUGate",
     "ReLUL1",
+    "RecencyWeighting",
+    "RefuseNegative",
     "RelaxedTopK",
     "Routed",
     "Router",
     "Routing",
+    "SampleWeighting",
     "Sampled",
+    "SampledEstimate",
     "SampledNatural",
+    "SampledTokenPool",
     "SampledTopK",
     "SecondOrder",
     "Selection",
+    "SenYatesGrundy",
     "ShardedExperts",
     "SigmoidGate",
     "SigmoidTopKGate",
+    "SigmoidTopKPool",
     "SignBias",
+    "SignPolicy",
+    "SignedPower",
     "SoftmaxGate",
     "SparseAutoencoder",
     "SparseAutoencoderOutput",
@@ -166,10 +247,17 @@ __all__ = [
     "SuccessiveSoftmax",
     "SwitchLoss",
     "Threshold",
+    "TokenSizes",
     "TopK",
+    "TopKMeanPool",
     "TopKOnly",
     "TransformerOutput",
+    "VarianceEstimate",
+    "WeightedMeanPool",
+    "WeightedPooling",
+    "Weighting",
     "ZLoss",
+    "ZeroIfEmpty",
     "clip_sharded_grad_norm_",
     "exclude_sharded_experts",
     "gather_expert_state",
