@@ -1,11 +1,37 @@
 """The operators, designs and estimators on a CUDA device give what they give on the CPU. Run by `make test-gpu`."""
 
+import copy
+
 import pytest
 import torch
 
 from sparsek.estimators import StraightThrough
 from sparsek.functional import lapsum_topk, project_capped_simplex, sigmoid_topk, sinkhorn_topk, topk_mask
-from sparsek.nn import KHotSelector, MixtureOfExperts, Router
+from sparsek.nn import (
+    AdaptiveL1,
+    Balancers,
+    ConditionalPoissonGate,
+    DefaultVector,
+    DenseStraightThrough,
+    DualBias,
+    ExpertChoice,
+    HorvitzThompson,
+    KHotSelector,
+    MixtureOfExperts,
+    Positive,
+    QuantileBalance,
+    ReLUGate,
+    Router,
+    Sampled,
+    SampledNatural,
+    SecondOrder,
+    SignBias,
+    SoftmaxGate,
+    SparseMixer,
+    SuccessiveSoftmax,
+    SwitchLoss,
+    ZLoss,
+)
 from sparsek.relaxations import SigmoidTopK
 from sparsek.sampling import ConditionalPoisson, Pareto, Pivotal, Poisson, Sampford, Systematic
 
@@ -80,6 +106,36 @@ def test_selector_and_mixture_train():
         output = mixture(tokens)[0]
         output.float().square().mean().backward()
         assert tokens.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"balancer": Balancers([QuantileBalance(), SwitchLoss(), ZLoss()])},
+        {"selection": Sampled(), "gradient": HorvitzThompson(), "balancer": DualBias()},
+        {"selection": Sampled(ConditionalPoisson()), "gradient": SecondOrder()},
+        {"gate": ConditionalPoissonGate(), "selection": SampledNatural(), "gradient": SecondOrder()},
+        {"gate": SoftmaxGate(False), "selection": SuccessiveSoftmax(), "gradient": SparseMixer()},
+        {"gate": SoftmaxGate(False), "selection": ExpertChoice(), "gradient": DenseStraightThrough()},
+        {"gate": ReLUGate(), "selection": Positive(), "balancer": AdaptiveL1()},
+        {"gate": SoftmaxGate(), "gradient": DefaultVector(), "balancer": SignBias()},
+    ],
+    ids=lambda parts: "-".join(type(part).__name__ for part in parts.values()),
+)
+def test_every_router_routes_as_on_the_cpu_learns_and_balances(parts):
+    torch.manual_seed(0)
+    there = MixtureOfExperts(32, 16, 8, Router(32, 8, 2, **parts)).cuda()
+    here = copy.deepcopy(there).cpu().eval()
+    tokens, mask = torch.randn(60, 32), torch.arange(60) < 50
+    expected, found = here(tokens, mask), there.eval()(tokens.cuda(), mask.cuda())
+    torch.testing.assert_close(found.output.cpu(), expected.output, rtol=1e-2, atol=1e-2)  # products may be in TF32
+    output, routing = there.train()(tokens.cuda(), mask.cuda(), torch.Generator("cuda").manual_seed(0))
+    (output.square().sum() + sum(routing.losses.values())).backward()
+    assert there.router.weight.grad.isfinite().all()
+    assert there.router.weight.grad.norm() > 0
+    there.router.observe(routing)
+    there.router.step()
+    assert (there.router.bias.abs().max() > 0) == there.router.balancer.moves_bias
 
 
 KERNEL_SHAPES = [(5000, 8), (1000, 100), (64, 1000), (8, 16_384), (3, 100_000), (1, 3_000_000)]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sparsek.cli import main, run
+from sparsek.nn import SigmoidTopKGate
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / "configs" / "moe" / "text.yaml"
@@ -101,6 +102,16 @@ def test_overlays_choose_the_parts_by_class_path():
         "softmax_switch": ("SoftmaxGate", "HardTopK", "SwitchLoss"),
         "sampled": ("SigmoidTopKGate", "Sampled", "DualBias"),
     }
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0])
+@pytest.mark.parametrize("balancer", ["DualBias", "SwitchLoss"])
+def test_the_temperature_of_the_gate_and_the_balancer_are_chosen_apart(temperature, balancer):
+    router = f"{NETWORK}.router.init_args"
+    chosen = [f"{router}.gate.init_args.temperature={temperature}", f"{router}.balancer=sparsek.nn.{balancer}"]
+    cli = run([*words("fit", "configs/selector/sigmoid_topk.yaml"), *chosen, "--trainer.fast_dev_run=true"])
+    found = cli.model.network.routers[0]
+    assert (found.gate, type(found.balancer).__name__) == (SigmoidTopKGate(temperature), balancer)
 
 
 # a new run keeps its checkpoints in a folder of its own, and Lightning says so
