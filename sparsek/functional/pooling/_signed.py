@@ -38,12 +38,14 @@ class RefuseNegative(SignPolicy):
 
     def magnitudes(self, x: Tensor, eps: float) -> Tensor:
         """`x`, at least `eps`."""
-        if values_visible(x) and bool((x < 0).any()):
+        if not values_visible(x):
+            x = x.masked_fill(x < 0, torch.nan)
+        elif bool((x < 0).any()):
             raise ValueError(
                 f"x must be >= 0 for a power mean, got values down to {x.min().item():.6g}; say what negative ones mean by "
                 "signed=ClampNegative(), AbsoluteValue() or SignedPower()"
             )
-        return x.masked_fill(x < 0, torch.nan).clamp(min=eps)
+        return x.clamp(min=eps)
 
 
 @dataclass(frozen=True)

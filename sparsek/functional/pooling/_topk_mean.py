@@ -49,7 +49,7 @@ def topk_mean_pool(x: Tensor, k: float | Tensor, mask: Tensor | None = None, *, 
     rows, mask, selected, size = _select(x, k, mask, scores)
     if scores is not None:
         selected = selected.unsqueeze(-1)
-    taken = torch.where(selected == 0, 0.0, rows) * selected
+    taken = torch.where((selected == 0) & rows.isinf(), 0.0, rows) * selected
     size = size.unsqueeze(-1) if isinstance(size, Tensor) else size
     return blank(taken.sum(-2) / size, empty_rows(rows, mask)).to(x.dtype)
 
@@ -80,7 +80,8 @@ def _select(
         order = rows.detach().movedim(-1, -2)
         keep = None if keep is None else keep.unsqueeze(-2)
         per_row = size.unsqueeze(-1) if isinstance(size, Tensor) else size
-        return rows, mask, _fill(order, per_row, keep).movedim(-1, -2), size
+        selected = _fill(order, per_row, keep).movedim(-1, -2)
+        return rows, mask, torch.empty_like(rows).copy_(selected), size  # sums in the order of the mean's
     order = wide(scores.detach()).expand(rows.shape[:-1]) if x.shape[-2] else rows[..., 0]
     return rows, mask, _fill(order, size, keep), size
 
@@ -103,6 +104,8 @@ def _fill(order: Tensor, size: float | Tensor, keep: Tensor | None) -> Tensor:
         return _largest(order, size)
     if not isinstance(size, Tensor):
         size = order.new_tensor(size)
+    if not (size.requires_grad or torch.compiler.is_exporting()):
+        return topk_mask(order, size)
     number = order.shape[-1] if keep is None else keep.sum(-1)
     whole = torch.minimum(size.detach().floor(), torch.as_tensor(number - 1, dtype=size.dtype, device=size.device))
     lower, upper = _largest(order, whole), _largest(order, whole + 1)

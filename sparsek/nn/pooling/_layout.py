@@ -96,21 +96,21 @@ def _ragged(values: Tensor, mask: Tensor | None, offsets: Tensor, max_length: in
     """Rows of `values` that end at `offsets`, padded on the right by one gather."""
     lengths = offsets.diff()
     if max_length is None:
-        max_length = int(lengths.max()) if len(lengths) else 0
+        max_length = int(lengths.max()) if lengths.shape[0] else 0
     elif values_visible(lengths) and bool((lengths > max_length).any()):
         raise ValueError(f"max_length must be at least the longest length, {int(lengths.max())}, got {max_length}")
     place = torch.arange(max_length, device=values.device)
     keep = place < lengths.unsqueeze(-1)
     source = torch.where(keep, offsets[:-1].unsqueeze(-1) + place, 0)
-    padded = values if len(values) else torch.nn.functional.pad(values, (0, 0, 0, 1))
+    padded = values if values.shape[0] else torch.nn.functional.pad(values, (0, 0, 0, 1))
     if mask is not None:
         check_token_mask(mask, values.shape[:1])
-        flags = mask.expand(values.shape[:1]) if len(values) else mask.new_zeros(1)
+        flags = mask.expand(values.shape[:1]) if values.shape[0] else mask.new_zeros(1)
         keep = keep & flags[source]
 
     def restore(weights: Tensor) -> Tensor:
-        row = torch.repeat_interleave(lengths, output_size=len(values))
-        position = torch.arange(len(values), device=values.device) - offsets[row]
+        row = torch.repeat_interleave(lengths, output_size=values.shape[0])
+        position = torch.arange(values.shape[0], device=values.device) - offsets[row]
         return weights[row, position]
 
     return Layout(padded[source], keep, restore)
@@ -130,7 +130,7 @@ def _indexed(x: Tensor, mask: Tensor | None, index: Tensor, rows: int | None, ma
     order = index.argsort(stable=True)
     lengths = torch.zeros(rows, dtype=torch.long, device=x.device).index_add(0, index, torch.ones_like(index).long())
     offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-    layout = _ragged(x[order], mask if mask is None else mask.expand(len(x))[order], offsets, max_length)
+    layout = _ragged(x[order], mask if mask is None else mask.expand(x.shape[0])[order], offsets, max_length)
     back = order.argsort()
     return layout._replace(restore=lambda weights: layout.restore(weights)[back])
 

@@ -89,7 +89,7 @@ class Pooling(nn.Module, ABC):
         self, layout: Layout, mask: Tensor | None, dtype: torch.dtype, output: Tensor, weights: Tensor | None
     ) -> Tensor | Pooled:
         if mask is not None:
-            output = self.empty.answer(output, ~mask.any(-1).expand(len(output)))
+            output = self.empty.answer(output, ~mask.any(-1).expand(output.shape[0]))
         output = output.to(dtype)
         if layout.single:
             output = output.squeeze(0)

