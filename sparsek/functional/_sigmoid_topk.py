@@ -139,7 +139,8 @@ class SigmoidShape(Shape):
 
     def probabilities(self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False) -> Tensor:
         probs = None
-        if not (isinstance(k, Tensor) or isinstance(scale, Tensor)) and x.numel() == x.shape[-1]:
+        numbers = not (isinstance(k, Tensor) or isinstance(scale, Tensor))
+        if self.across is WHOLE and numbers and x.numel() == x.shape[-1]:
             probs = native.solve_one(x, k, scale) if native.takes(x) and not triton_takes(x) else None
         return super().probabilities(x, k, scale, validate=validate) if probs is None else probs
 
