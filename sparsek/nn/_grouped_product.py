@@ -166,14 +166,23 @@ class _Bilinear(Function):
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
-    @classmethod
-    def _moved(cls, ctx: Any, left_tangent: Tensor | None, right_tangent: Tensor | None) -> Tensor:
-        """The derivative in a direction: the sum of the function with either tensor replaced by its tangent."""
-        left, right = ctx.saved_tensors
-        pairs = (left_tangent, right), (left, right_tangent)
-        parts = [cls.apply(a, b, ctx.product, ctx.groups) for a, b in pairs if a is not None and b is not None]
-        total: Tensor = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        return total
+
+def _backward(ctx: Any, *gradients: tuple[type[_Bilinear], Tensor, Tensor]) -> tuple[Tensor | None, ...]:
+    """The gradient to either tensor, each a function of this kind again, where one is needed."""
+    needed = zip(ctx.needs_input_grad, gradients, strict=False)
+    parts = [
+        kind.apply(left, right, ctx.product, ctx.groups) if wanted else None for wanted, (kind, left, right) in needed
+    ]
+    return *parts, None, None
+
+
+def _jvp(kind: type[_Bilinear], ctx: Any, left_tangent: Tensor | None, right_tangent: Tensor | None) -> Tensor:
+    """The derivative in a direction: the sum of the function with either tensor replaced by its tangent."""
+    left, right = ctx.saved_tensors
+    pairs = (left_tangent, right), (left, right_tangent)
+    parts = [kind.apply(a, b, ctx.product, ctx.groups) for a, b in pairs if a is not None and b is not None]
+    total: Tensor = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return total
 
 
 class _Rows(_Bilinear):
@@ -186,14 +195,11 @@ class _Rows(_Bilinear):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        plan = ctx.product, ctx.groups
-        needs_input, needs_weight = ctx.needs_input_grad[:2]
-        grad_input = _Rows.apply(grad, weight.mT, *plan) if needs_input else None
-        return grad_input, _Outer.apply(input, grad, *plan) if needs_weight else None, None, None
+        return _backward(ctx, (_Rows, grad, weight.mT), (_Outer, input, grad))
 
     @staticmethod
     def jvp(ctx: Any, input_tangent: Tensor | None, weight_tangent: Tensor | None, *_: None) -> Tensor:
-        return _Rows._moved(ctx, input_tangent, weight_tangent)
+        return _jvp(_Rows, ctx, input_tangent, weight_tangent)
 
 
 class _Outer(_Bilinear):
@@ -206,14 +212,11 @@ class _Outer(_Bilinear):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         left, right = ctx.saved_tensors
-        plan = ctx.product, ctx.groups
-        needs_left, needs_right = ctx.needs_input_grad[:2]
-        grad_left = _Rows.apply(right, grad.mT, *plan) if needs_left else None
-        return grad_left, _Rows.apply(left, grad, *plan) if needs_right else None, None, None
+        return _backward(ctx, (_Rows, right, grad.mT), (_Rows, left, grad))
 
     @staticmethod
     def jvp(ctx: Any, left_tangent: Tensor | None, right_tangent: Tensor | None, *_: None) -> Tensor:
-        return _Outer._moved(ctx, left_tangent, right_tangent)
+        return _jvp(_Outer, ctx, left_tangent, right_tangent)
 
 
 def automatic_product(input: Tensor, weight: Tensor, counts: Tensor) -> GroupedProduct:

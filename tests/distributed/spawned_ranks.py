@@ -8,6 +8,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -15,6 +16,22 @@ import torch.multiprocessing as mp
 COLLECTIVE_TIMEOUT = datetime.timedelta(seconds=40)
 LIGHT = "importing sparsek loads no distributed code"
 DEADLINE = 240  # seconds for all cases, on a busy machine; then the processes are killed
+
+
+def group(world_size: int, module: str):
+    """A fixture: what the ranks of one group say about the cases of a module."""
+
+    @pytest.fixture(scope="module")
+    def said(tmp_path_factory):
+        return outcomes(module, world_size, tmp_path_factory.mktemp(f"ranks_{world_size}"))
+
+    return said
+
+
+def assert_silent(said: list[str]) -> None:
+    """No rank has anything to say about a case."""
+    for rank, text in enumerate(said):
+        assert not text, f"rank {rank}: {text}"
 
 
 def outcomes(module: str, world_size: int, folder: Path) -> dict[str, list[str]]:

@@ -3,34 +3,23 @@
 import pytest
 import torch.distributed as dist
 from expert_cases import CASES
-from spawned_ranks import LIGHT, outcomes
+from spawned_ranks import LIGHT, assert_silent, group
 
 from sparsek.nn import Experts, ShardedExperts, sharded_parameters
 
+two, four = group(2, "expert_cases"), group(4, "expert_cases")
 NAMES = [LIGHT, *(case.__name__ for case in CASES)]
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return outcomes("expert_cases", 2, tmp_path_factory.mktemp("two"))
-
-
-@pytest.fixture(scope="module")
-def four(tmp_path_factory):
-    return outcomes("expert_cases", 4, tmp_path_factory.mktemp("four"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks(two, name):
-    for rank, said in enumerate(two[name]):
-        assert not said, f"rank {rank}: {said}"
+    assert_silent(two[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_four_ranks(four, name):
-    for rank, said in enumerate(four[name]):
-        assert not said, f"rank {rank}: {said}"
+    assert_silent(four[name])
 
 
 def test_without_a_process_group_they_are_refused():

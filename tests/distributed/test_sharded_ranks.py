@@ -4,34 +4,23 @@ import pytest
 import torch
 import torch.distributed as dist
 from all_cases import CASES
-from spawned_ranks import LIGHT, outcomes
+from spawned_ranks import LIGHT, assert_silent, group
 
 from sparsek.distributed import batch_sigmoid_topk, sigmoid_topk
 
+two, four = group(2, "all_cases"), group(4, "all_cases")
 NAMES = [LIGHT, *(case.__name__ for case in CASES)]
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return outcomes("all_cases", 2, tmp_path_factory.mktemp("two"))
-
-
-@pytest.fixture(scope="module")
-def four(tmp_path_factory):
-    return outcomes("all_cases", 4, tmp_path_factory.mktemp("four"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks(two, name):
-    for rank, said in enumerate(two[name]):
-        assert not said, f"rank {rank}: {said}"
+    assert_silent(two[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_four_ranks(four, name):
-    for rank, said in enumerate(four[name]):
-        assert not said, f"rank {rank}: {said}"
+    assert_silent(four[name])
 
 
 @pytest.mark.parametrize("operator", [sigmoid_topk, batch_sigmoid_topk])
