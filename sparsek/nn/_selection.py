@@ -98,7 +98,16 @@ def padded(taken: Tensor) -> Tensor:
 
 def top_indices(scores: Tensor, k: int) -> Tensor:
     """Indices of the k largest, best first, ties to the lowest index (which `torch.topk` does not promise)."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    if scores.dtype != torch.float32:
+        return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    return _distinct(scores).topk(k).indices  # a third of the time
+
+
+def _distinct(scores: Tensor) -> Tensor:
+    """Whole numbers in the order of float32 scores that are not NaN, the lower index above where these are equal."""
+    bits = (scores + 0.0).view(torch.int32)  # −0 becomes 0
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (rising.long() << 32) - torch.arange(scores.shape[-1], device=scores.device)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsek.nn import DualBias, HardTopK, Router, Sampled, SigmoidTopKGate, SoftmaxGate, SwitchLoss
+from sparsek.nn._selection import top_indices
 from sparsek.sampling import Pivotal, Poisson
 
 GATES = [SigmoidTopKGate(), SigmoidTopKGate(temperature=0.3), SoftmaxGate(), SoftmaxGate(normalise=False)]
@@ -38,6 +39,20 @@ def test_hard_selection_takes_the_largest_and_ties_go_to_the_lowest_index():
     with torch.no_grad():
         router.weight.zero_()
     assert torch.equal(router(input).indices, torch.tensor([0, 1]).expand(50, 2))
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_the_largest_are_those_of_a_stable_sort(data, dtype):
+    numbers = st.sampled_from([-math.inf, -3e38, -1.5, -1e-45, -0.0, 0.0, 1e-45, 1.5, 3e38, math.inf]) | st.floats(
+        width=32, allow_nan=False
+    )
+    experts = data.draw(st.integers(1, 7))
+    rows = data.draw(st.lists(st.lists(numbers, min_size=experts, max_size=experts), max_size=4))
+    scores = torch.tensor(rows, dtype=dtype).view(-1, experts)
+    k = data.draw(st.integers(1, experts))
+    expected = scores.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    assert torch.equal(top_indices(scores, k), expected)
 
 
 def test_the_bias_moves_the_choice_and_not_the_weights():
