@@ -24,6 +24,15 @@ def inspectable(*tensors: Tensor) -> bool:
     return True
 
 
+def beneath_gradients(tensor: Tensor) -> Tensor | None:
+    """The values of a tensor below the levels of `torch.func.grad` and its kin; None where Python may not look at them at all."""
+    if torch.compiler.is_compiling():
+        return None
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return None if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta else tensor
+
+
 def values_visible(*tensors: Tensor) -> bool:
     """Whether values are to be checked: Python may look at them and is not run with `-O`, as in `torch.distributions`.
 

@@ -139,10 +139,13 @@ class SigmoidShape(Shape):
 
     def probabilities(self, x: Tensor, k: float | Tensor, scale: float | Tensor, *, validate: bool = False) -> Tensor:
         probs = None
-        numbers = not (isinstance(k, Tensor) or isinstance(scale, Tensor))
-        if self.across is WHOLE and numbers and x.numel() == x.shape[-1]:
-            probs = native.solve_one(x, k, scale) if native.takes(x) and not triton_takes(x) else None
+        if not isinstance(k, Tensor) and not isinstance(scale, Tensor) and self._is_one_row(x):
+            probs = native.solve_one(x, k, scale)
         return super().probabilities(x, k, scale, validate=validate) if probs is None else probs
+
+    def _is_one_row(self, x: Tensor) -> bool:
+        """Whether `x` is a single row that lies here in one piece, and C++ solves it."""
+        return x.numel() == x.shape[-1] and self.across is WHOLE and native.takes(x) and not triton_takes(x)
 
     def fused_gradient(
         self,

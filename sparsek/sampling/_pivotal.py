@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sparsek._validation import inspectable
+from sparsek._validation import beneath_gradients
 from sparsek.kernels import native
 
 from ._kernels import arguments, kernels_take
@@ -80,8 +80,10 @@ class Pivotal(Shuffled):
         return sample
 
     def _sample(self, probs: Tensor, size: Tensor, draws: int, generator: torch.Generator | None) -> Tensor:
-        if probs.numel() > 0 and inspectable(probs) and native.takes(probs, "pivotal"):
-            return native.pivotal(probs, draws, generator)
+        values = beneath_gradients(probs)  # a transform of the gradient draws what plain autograd draws
+        if values is not None and values.numel() > 0 and native.takes(values, "pivotal"):
+            with torch._C._DisableFuncTorch():  # else what the kernel fills would be wrapped, too
+                return native.pivotal(values, draws, generator)
         rounds, weight = [], probs
         while weight.shape[-1] > 1:
             share, full, residual = _shares(weight)
