@@ -21,6 +21,7 @@ import results_file
 
 HERE = Path(__file__).parent
 HEAD = ("router", "setting", "seeds", "bits/byte", "− softmax + Switch [95 %]", "MaxVio", "load CV", "utilisation")
+MAX_VIO_TICKS = (0, 0.05, 0.1, 0.2, 0.5, 1)
 DIGITS = {"bits_per_byte": 3, "max_vio": 3, "load_cv": 3, "utilisation": 3, "unrouted": 3, "tokens_per_second": 0}
 
 
@@ -30,11 +31,12 @@ def tables(lines: Sequence[Line], grid: Mapping[str, Any]) -> str:
     parts = ["Each row at its best on validation:", _table(best, grid["reference"])]
     parts += [
         f"Each row at its best among the settings with MaxVio ≤ {grid['max_vio']} on validation "
-        "(rows that are not here had none):",
+        "(a row that is not here had none):",
         _table(even, grid["reference"]),
     ]
     parts += ["Gate × balancer, bits/byte (MaxVio), each at its best:", _square(best, grid["square"])]
-    return "\n\n".join(parts)
+    waiting = [row for row in grid["rows"] if row not in best]
+    return "\n\n".join([*parts, *([f"Not run yet: {'; '.join(waiting)}."] if waiting else [])])
 
 
 def _table(rows: Mapping[str, Tested], reference: str) -> str:
@@ -76,19 +78,22 @@ def _square(rows: Mapping[str, Tested], square: Mapping[str, Mapping[str, str]])
 
 
 def draw(lines: Sequence[Line], grid: Mapping[str, Any], path: Path) -> None:
-    """Differences to the reference with intervals, and bits against MaxVio."""
+    """Differences to the reference with intervals, and bits against MaxVio, the rows numbered from the fewest bits on."""
     best = measured_rows(lines, grid)
-    rows = sorted(best.values(), key=lambda tested: tested.mean("bits_per_byte"), reverse=True)
-    figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows)), layout="constrained")
+    rows = sorted(best.values(), key=lambda tested: tested.mean("bits_per_byte"))
+    figure = Figure(figsize=(12, 1.5 + 0.25 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2)
     if grid["reference"] in best:
         _forest(left, rows, best[grid["reference"]])
-    for tested in rows:
-        right.plot(tested.mean("max_vio"), tested.mean("bits_per_byte"), "o", ms=4)
-        right.annotate(tested.row, (tested.mean("max_vio"), tested.mean("bits_per_byte")), fontsize=6)
+    for number, tested in enumerate(rows, start=1):
+        place = (tested.mean("max_vio"), tested.mean("bits_per_byte"))
+        right.errorbar(*place, yerr=tested.spread("bits_per_byte"), fmt="o", ms=3, lw=0.8, color="C0")
+        right.annotate(str(number), place, xytext=(4, 2), textcoords="offset points", fontsize=8)
     right.axvline(grid["max_vio"], color="0.8", zorder=0)
+    right.set_xscale("symlog", linthresh=0.1)
+    right.set_xticks(MAX_VIO_TICKS, [f"{tick:g}" for tick in MAX_VIO_TICKS])
     right.set_xlabel("MaxVio (test)")
-    right.set_ylabel("bits per byte (test)")
+    right.set_ylabel("bits per byte (test), ± standard deviation")
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
@@ -98,7 +103,8 @@ def _forest(axes: Any, rows: Sequence[Tested], reference: Tested) -> None:
         axes.errorbar(mean, place, xerr=half if math.isfinite(half) else 0, fmt="o", ms=4, color="C0", capsize=2)
     axes.axvline(0, color="0.6", zorder=0)
     axes.axvline(-0.02, color="0.8", ls="--", zorder=0)
-    axes.set_yticks(range(len(rows)), [tested.row for tested in rows])
+    axes.set_yticks(range(len(rows)), [f"{tested.row}  {number}" for number, tested in enumerate(rows, start=1)])
+    axes.invert_yaxis()
     axes.set_xlabel(f"bits per byte − {reference.row} (paired by seed, 95 %)")
 
 

@@ -63,12 +63,12 @@ def tuning_runs(grid: Mapping[str, Any], row: str) -> Iterator[Run]:
         yield Run(row, plan["seed"], plan["steps"], "val", config)
 
 
-def final_runs(grid: Mapping[str, Any], row: str, lines: Sequence[Line]) -> Iterator[Run]:
-    """All steps of every seed at the chosen configurations, measured on the test split."""
-    best, matched = chosen(lines, row, grid["max_vio"])
-    configs = [best] if matched in (None, best) else [best, matched]
-    for config, seed in itertools.product(configs, grid["test"]["seeds"]):
-        yield Run(row, seed, grid["test"]["steps"], "test", config)
+def final_runs(grid: Mapping[str, Any], row: str, lines: Sequence[Line], matched: bool) -> Iterator[Run]:
+    """All steps of every seed at the best configuration, or at the best with even load; measured on the test split."""
+    config = chosen(lines, row, grid["max_vio"])[matched]
+    if config is not None:
+        for seed in grid["test"]["seeds"]:
+            yield Run(row, seed, grid["test"]["steps"], "test", config)
 
 
 def chosen(lines: Sequence[Line], row: str, max_vio: float) -> tuple[str, str | None]:

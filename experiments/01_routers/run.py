@@ -99,10 +99,14 @@ def main() -> None:
     quiet(arguments.threads)
     grid = yaml.safe_load(arguments.grid.read_text())
     text = sources(grid, arguments.corpora)
-    for row in arguments.rows or grid["rows"]:
+    rows = arguments.rows or list(grid["rows"])
+    for row in rows:
         run_missing(list(tuning_runs(grid, row)), text, arguments.results, arguments.wait_while)
         lines = results_file.read(arguments.results)
-        run_missing(list(final_runs(grid, row, lines)), text, arguments.results, arguments.wait_while)
+        run_missing(list(final_runs(grid, row, lines, matched=False)), text, arguments.results, arguments.wait_while)
+    for row in rows:
+        lines = results_file.read(arguments.results)
+        run_missing(list(final_runs(grid, row, lines, matched=True)), text, arguments.results, arguments.wait_while)
     lines = results_file.read(arguments.results)
     draw(lines, grid, arguments.results.with_suffix(".png"))
     print(tables(lines, grid))
