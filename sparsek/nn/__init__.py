@@ -1,6 +1,9 @@
 """Modules: selectors, routers, mixtures of experts. Their parts are small immutable objects.
 
 - :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
+- :class:`FeatureGate` selects k of n features for all inputs, :class:`InstanceGate` for each input; k is a count, a share, a
+  :class:`Schedule` (:class:`Geometric`, :class:`Linear`), learnt, or what a :class:`CostBudget` pays for. :class:`Marginals` is the
+  estimator that does not sample.
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`,
@@ -39,6 +42,7 @@ from ._bias import DualBias as DualBias
 from ._bias import SignBias as SignBias
 from ._budget import BudgetBalance as BudgetBalance
 from ._capacity import Capacity as Capacity
+from ._cost_budget import CostBudget as CostBudget
 from ._dependent_rounding import DependentRounding as DependentRounding
 from ._doubly_capped_gate import DoublyCappedGate as DoublyCappedGate
 from ._embedding import ContextEmbedding as ContextEmbedding
@@ -48,6 +52,7 @@ from ._expert_parallel import exclude_sharded_experts as exclude_sharded_experts
 from ._expert_parallel import gather_expert_state as gather_expert_state
 from ._expert_parallel import sharded_parameters as sharded_parameters
 from ._experts import Experts as Experts
+from ._feature_gate import FeatureGate as FeatureGate
 from ._feed_forward import FeedForward as FeedForward
 from ._gate import Gate as Gate
 from ._gate import SigmoidGate as SigmoidGate
@@ -68,6 +73,9 @@ from ._grouped_product import FusedProduct as FusedProduct
 from ._grouped_product import GroupedProduct as GroupedProduct
 from ._grouped_product import LoopProduct as LoopProduct
 from ._grouped_product import PaddedProduct as PaddedProduct
+from ._instance_gate import InstanceGate as InstanceGate
+from ._khot_gate import KHotGate as KHotGate
+from ._marginals import Marginals as Marginals
 from ._mixture_of_experts import MixtureOfExperts as MixtureOfExperts
 from ._mixture_of_experts import MixtureOutput as MixtureOutput
 from ._natural_routing import ConditionalPoissonGate as ConditionalPoissonGate
@@ -78,6 +86,9 @@ from ._relu_routing import ReLUGate as ReLUGate
 from ._router import Router as Router
 from ._routing import ExpertOutputs as ExpertOutputs
 from ._routing import Routing as Routing
+from ._schedule import Geometric as Geometric
+from ._schedule import Linear as Linear
+from ._schedule import Schedule as Schedule
 from ._selection import HardTopK as HardTopK
 from ._selection import Sampled as Sampled
 from ._selection import Selection as Selection
@@ -166,6 +177,7 @@ __all__ = [
     "Concatenate",
     "ConditionalPoissonGate",
     "ContextEmbedding",
+    "CostBudget",
     "DefaultVector",
     "DenseStraightThrough",
     "DependentRounding",
@@ -177,6 +189,7 @@ __all__ = [
     "ExpertChoice",
     "ExpertOutputs",
     "Experts",
+    "FeatureGate",
     "FeedForward",
     "FusedProduct",
     "Gate",
@@ -184,6 +197,7 @@ __all__ = [
     "GatedAttentionPool",
     "GatedPool",
     "GeM",
+    "Geometric",
     "Gradient",
     "GroupLimited",
     "GroupedProduct",
@@ -191,12 +205,16 @@ __all__ = [
     "HardTopK",
     "HorvitzThompson",
     "HorvitzThompsonWeights",
+    "InstanceGate",
     "JumpReLU",
+    "KHotGate",
     "KHotSelector",
     "LastTokenPool",
     "LatentSelection",
+    "Linear",
     "LogSumExpPool",
     "LoopProduct",
+    "Marginals",
     "MaxPool",
     "MeanPool",
     "MeanSqrtLenPool",
@@ -230,6 +248,7 @@ __all__ = [
     "SampledNatural",
     "SampledTokenPool",
     "SampledTopK",
+    "Schedule",
     "SecondOrder",
     "Selection",
     "SenYatesGrundy",
