@@ -1,4 +1,5 @@
 """Bridges to other libraries, one module each; none of them is imported with `sparsek`.
 
+- :mod:`sparsek.integrations.sklearn`: feature selection behind the API of scikit-learn. Needs the extras `apps` and `train`.
 - :mod:`sparsek.integrations.transformers`: routers in the mixture-of-experts models of Hugging Face. Needs the extra `transformers`.
 """
