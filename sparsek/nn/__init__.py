@@ -7,9 +7,9 @@
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`,
-    :class:`BudgetGate`, :class:`DoublyCappedGate` (not causal while training);
-  - selection, which experts: :class:`HardTopK`, :class:`GroupLimited`, :class:`Sampled`, :class:`SuccessiveSoftmax`; where their
-    number varies, :class:`Positive`, :class:`AdaptiveTopK`; not causal, :class:`ExpertChoice`, :class:`BudgetTopK`, and while
+    :class:`ConditionalPoissonGate`, :class:`BudgetGate`, :class:`DoublyCappedGate` (not causal while training);
+  - selection, which experts: :class:`HardTopK`, :class:`GroupLimited`, :class:`Sampled`, :class:`SampledNatural`,
+    :class:`SuccessiveSoftmax`; where their number varies, :class:`Positive`, :class:`AdaptiveTopK`; not causal, :class:`ExpertChoice`, :class:`BudgetTopK`, and while
     training :class:`DependentRounding`;
   - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
     :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`SparseMixer`, :class:`DefaultVector`;
