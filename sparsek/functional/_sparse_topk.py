@@ -103,24 +103,32 @@ def topk_of_rows(rows: Tensor, k: int, *, magnitude: bool) -> SparseCode:
 
 
 def _in_two_stages(scores: Tensor, k: int) -> Tensor:
-    """Indices by group maxima; by a stable sort where the groups are too few, or where a tie is cut."""
-    groups = scores.shape[-1] // GROUP
-    if groups < 2 * (k + 1):
+    """Indices by group maxima, or of whole rows where groups are few; a row in which a tie is cut is sorted."""
+    groups, n = scores.shape[-1] // GROUP, scores.shape[-1]
+    if k == n:
         return _by_sort(scores, k)
-    whole = groups * GROUP
-    maxima = scores[:, :whole].unflatten(-1, (groups, GROUP)).amax(-1)
-    chosen = maxima.topk(k + 1, dim=-1).indices
-    places = torch.arange(GROUP, device=scores.device)
-    indices = (chosen.unsqueeze(-1) * GROUP + places).flatten(-2)
-    rest = torch.arange(whole, scores.shape[-1], device=scores.device).expand(scores.shape[0], -1)
-    indices = torch.cat((indices, rest), -1).sort(-1).values
-    candidates = scores.gather(-1, indices)
-    ranked = candidates.sort(dim=-1, descending=True, stable=True)
-    result = indices.gather(-1, ranked.indices[:, :k])
-    cut = ~(ranked.values[:, k - 1] > ranked.values[:, k])  # k + 1 groups hold the k + 1 largest, with their ties
+    if groups < 4 * (k + 1):
+        indices, cut = _largest(scores, k)
+    else:
+        whole = groups * GROUP
+        maxima = scores[:, :whole].unflatten(-1, (groups, GROUP)).amax(-1)
+        chosen = maxima.topk(k + 1, dim=-1).indices.sort(-1).values  # they hold the k + 1 largest, with their ties
+        candidates = (chosen.unsqueeze(-1) * GROUP + torch.arange(GROUP, device=scores.device)).flatten(-2)
+        rest = torch.arange(whole, n, device=scores.device).expand(scores.shape[0], -1)
+        candidates = torch.cat((candidates, rest), -1)
+        places, cut = _largest(scores.gather(-1, candidates), k)
+        indices = candidates.gather(-1, places)
     if bool(cut.any()):
-        result[cut] = _by_sort(scores[cut], k)
-    return result
+        indices[cut] = _by_sort(scores[cut], k)
+    return indices
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Places of the k largest, sorted, and the rows in which the next is as large as the last, or NaN is among them."""
+    values, places = scores.topk(k + 1, dim=-1)
+    winners = places[:, :k].sort(-1).values
+    order = scores.gather(-1, winners).sort(dim=-1, descending=True, stable=True).indices
+    return winners.gather(-1, order), ~(values[:, k - 1] > values[:, k])
 
 
 def _by_sort(scores: Tensor, k: int) -> Tensor:

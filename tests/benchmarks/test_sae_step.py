@@ -1,0 +1,43 @@
+"""The step of a sparse autoencoder against its dense reference."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+PAGE = FOLDER / "README.md"
+
+
+def test_every_selection_is_timed_against_the_dense_reference(tmp_path, load):
+    command = [sys.executable, str(FOLDER / "sae_step.py"), "--sizes", "64", "--k", "4", "--budget", "0.0001"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = load("results").stored("sae_step", tmp_path)["cpu"].rows
+    assert {row.operation for row in rows} >= {"dense reference", "encoder product", "TopK", "NestedTopK", "BatchTopK"}
+    reference = next(row.seconds for row in rows if row.operation == "dense reference")
+    for row in rows:
+        assert abs(row.ratio - row.seconds / reference) < 1e-4 * row.ratio
+        assert load("sae_step").line(row) in done.stdout
+
+
+def test_the_dense_reference_is_the_loss_of_top_k(load):
+    module = load("sae_step")
+    torch.manual_seed(0)
+    sae, x = module.DenseAutoencoder(8, 64, module.TopK(4)), torch.randn(20, 8)
+    dense, sparse = sae.step(x), module.sparse_loss(sae, x)
+    torch.testing.assert_close(dense, sparse)
+    for a, b in zip(*(torch.autograd.grad(loss, [*sae.parameters()]) for loss in (dense, sparse)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_page_has_what_was_measured(load):
+    stored = load("results").stored("sae_step")
+    page = PAGE.read_text(encoding="utf-8")
+    assert stored
+    for results in stored.values():
+        for row in results.rows:
+            assert load("sae_step").line(row) in page
+    assert len(re.findall(r"\| dense reference \|", page)) == len(stored) * 2
