@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsek._validation import check_positive, values_visible
 
 from ._log_mean_power import log_mean_power
+from ._portable import log1p
 from ._signed import RefuseNegative, SignedPower, SignPolicy
 from ._tokens import blank, check_tokens, empty_rows, kept, select, wide, with_a_token
 
@@ -148,7 +149,7 @@ def _log_ratio(size: Tensor, p: Tensor, keep: Tensor | None) -> tuple[Tensor, Te
     ratio = size / scale
     near = (ratio > 0.5) & (ratio < 2)
     floor = torch.finfo(size.dtype).tiny
-    close = torch.where(near, (size - scale) / scale, 0.0).log1p()
+    close = log1p(torch.where(near, (size - scale) / scale, 0.0))
     return reference, torch.where(near, close, torch.where(near, 1.0, ratio).clamp(min=floor).log())
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._portable import expm1, log1p
+
 _SMALLEST = 1e-20
 """Powers nearer to 0 are taken as this one: the mean differs by less than 1e-16 from that at 0."""
 
@@ -50,9 +52,9 @@ class _Compiled(torch.autograd.Function):
     def forward(d: Tensor, p: Tensor, keep: Tensor | None) -> Tensor:
         p = torch.where(p.abs() < _SMALLEST, torch.where(p < 0, -_SMALLEST, _SMALLEST), p)
         z = p.unsqueeze(-2) * d if p.dim() else p * d
-        near = _mean(z.expm1(), keep)
+        near = _mean(expm1(z), keep)
         far = _mean(z.exp(), keep)
-        return torch.where(near > -0.5, near.log1p(), far.log()) / p
+        return torch.where(near > -0.5, log1p(near), far.log()) / p
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

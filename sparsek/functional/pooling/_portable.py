@@ -1,4 +1,7 @@
-"""Selections in standard operators alone, for exported graphs: they then load, and convert to ONNX, without this package."""
+"""Operators for exported graphs: selections in standard operators, which load and convert to ONNX without this package.
+
+ONNX has no expm1 and no log1p, and converters write them as they stand; near 0 all digits are then lost.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,19 @@ import torch
 from torch import Tensor
 
 _HALVINGS = 48
+
+
+def expm1(z: Tensor) -> Tensor:
+    """e^z − 1 for z <= 0."""
+    if not torch.compiler.is_exporting():
+        return z.expm1()
+    half = z.clamp(min=-40) / 2
+    return 2 * half.sinh() * half.exp()
+
+
+def log1p(x: Tensor) -> Tensor:
+    """log(1 + x) for x > −1."""
+    return 2 * (x / (2 + x)).atanh() if torch.compiler.is_exporting() else x.log1p()
 
 
 def portable_topk_mask(order: Tensor, k: int | Tensor) -> Tensor:

@@ -9,8 +9,11 @@ import torch
 from sparsek.nn import GeM, MeanPool
 from tests.nn.pooling.pooling_cases import POOLINGS, D, tokens
 
-# Raised inside torch when a compiler traces an autograd function.
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# Raised inside torch: when a compiler traces an autograd function, and when it loads its code generator.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
 
 QUICK = {"gem", "max", "top-k-mean-real", "sigmoid-top-k", "multihead"}
 
