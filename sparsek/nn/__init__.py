@@ -9,8 +9,8 @@
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`,
     :class:`ConditionalPoissonGate`, :class:`BudgetGate`, :class:`DoublyCappedGate` (not causal while training);
   - selection, which experts: :class:`HardTopK`, :class:`GroupLimited`, :class:`Sampled`, :class:`SampledNatural`,
-    :class:`SuccessiveSoftmax`; where their number varies, :class:`Positive`, :class:`AdaptiveTopK`; not causal, :class:`ExpertChoice`, :class:`BudgetTopK`, and while
-    training :class:`DependentRounding`;
+    :class:`SuccessiveSoftmax`; where their number varies, :class:`Positive`, :class:`AdaptiveTopK`; not causal,
+    :class:`ExpertChoice`, :class:`BudgetTopK`, and while training :class:`DependentRounding`;
   - gradient, what the gate learns from: :class:`TopKOnly`, :class:`HorvitzThompson`, :class:`DoublyRobust`,
     :class:`DenseStraightThrough`, :class:`SecondOrder`, :class:`SparseMixer`, :class:`DefaultVector`;
   - balancer: a bias and no loss (:class:`DualBias`, :class:`SignBias`, :class:`QuantileBalance`, :class:`BudgetBalance`), a loss
@@ -21,7 +21,7 @@
 - :class:`SparseAutoencoder` is a dictionary of latents, few of them active in a token; its selections are in
   :mod:`sparsek.nn.sparse_autoencoder`: :class:`NestedTopK` (one dictionary for every k), :class:`TopK`, :class:`BatchTopK`,
   :class:`RandomK`, :class:`AbsTopK`, :class:`ReLUL1`, :class:`JumpReLU`, :class:`Threshold`, :class:`RelaxedTopK`,
-  :class:`SampledTopK`.
+  :class:`SampledTopK`. :class:`AuxK` revives dead latents.
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
 - Pooling, from many vectors to one, is in :mod:`sparsek.nn.pooling` and exported from here: :class:`MeanPool`, :class:`GeM`,
   :class:`AttentionPool`, :class:`TopKMeanPool`, :class:`SampledTokenPool` and others, all with the contract of :class:`Pooling`.
@@ -141,6 +141,7 @@ from .pooling import WeightedPooling as WeightedPooling
 from .pooling import Weighting as Weighting
 from .pooling import ZeroIfEmpty as ZeroIfEmpty
 from .sparse_autoencoder import AbsTopK as AbsTopK
+from .sparse_autoencoder import AuxK as AuxK
 from .sparse_autoencoder import BatchTopK as BatchTopK
 from .sparse_autoencoder import JumpReLU as JumpReLU
 from .sparse_autoencoder import LatentSelection as LatentSelection
@@ -161,6 +162,7 @@ __all__ = [
     "AdaptiveTopK",
     "ApproximateVariance",
     "AttentionPool",
+    "AuxK",
     "Average",
     "Balancer",
     "Balancers",
