@@ -4,9 +4,12 @@
   :class:`AbsTopK`; over the whole batch :class:`BatchTopK`.
 - A price on being active: :class:`ReLUL1`, :class:`JumpReLU`; a fixed :class:`Threshold`.
 - Through a relaxation, with a gradient to all latents and to k: :class:`RelaxedTopK`; k-hot samples: :class:`SampledTopK`.
+
+:class:`AuxK` counts dead latents and is the loss that revives them.
 """
 
 from ._autoencoder import SparseAutoencoder as SparseAutoencoder
+from ._aux_k import AuxK as AuxK
 from ._batch_top_k import BatchTopK as BatchTopK
 from ._batch_top_k import Threshold as Threshold
 from ._latents import Latents as Latents
@@ -24,6 +27,7 @@ from ._top_k import TopK as TopK
 
 __all__ = [
     "AbsTopK",
+    "AuxK",
     "BatchTopK",
     "JumpReLU",
     "LatentSelection",

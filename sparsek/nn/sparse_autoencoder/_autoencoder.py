@@ -209,6 +209,10 @@ class SparseAutoencoder(nn.Module):
         batch = input.shape[: -len(sizes)]
         return input.reshape(batch.numel(), sizes.numel()), batch
 
+    def scores(self, input: Tensor) -> PreActivations:
+        """Pre-activations of the tokens, their leading dimensions flattened; made as far as they are asked for."""
+        return self._scores(self._rows(input)[0])
+
     def _scores(self, rows: Tensor) -> PreActivations:
         centre = rows - self.decoder_bias if self.centred else rows
         return PreActivations(centre, self.encoder_weight, self.encoder_bias)
