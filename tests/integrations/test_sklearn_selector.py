@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sparsek.estimators import Relaxed
@@ -23,47 +23,11 @@ from sparsek.nn import Marginals
 from sparsek.sampling import Systematic
 
 QUICK = {"max_steps": 5, "restarts": 1}
-CORE = {
-    "check_estimator_cloneable",
-    "check_estimator_tags_renamed",
-    "check_n_features_in_after_fitting",
-    "check_sample_weight_equivalence_on_dense_data",
-    "check_sample_weights_shape",
-    "check_dtype_object",
-    "check_estimators_nan_inf",
-    "check_estimators_pickle",
-    "check_estimator_sparse_array",
-    "check_transformer_general",
-    "check_transformer_data_not_an_array",
-    "check_fit_score_takes_y",
-    "check_fit2d_1sample",
-    "check_fit2d_1feature",
-    "check_fit_idempotent",
-    "check_dict_unchanged",
-    "check_requires_y_none",
-    "check_parameters_default_constructible",
-}
-CHECKS = list(estimator_checks_generator(TopKSelector(**QUICK), legacy=True))
-FAST = [(estimator, check) for estimator, check in CHECKS if check.func.__name__ in CORE]
 
 
-def name(check):
-    return getattr(getattr(check, "func", None), "__name__", None)
-
-
-@pytest.mark.parametrize(("estimator", "check"), FAST, ids=name)
-def test_core_estimator_checks(estimator, check):
+@parametrize_with_checks([TopKSelector(**QUICK), TopKSelector(estimator="regressor", **QUICK)])
+def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classifier", "regressor"])
-def test_all_estimator_checks(kind):
-    ran = 0
-    for estimator, check in estimator_checks_generator(TopKSelector(estimator=kind, **QUICK), legacy=True):
-        check(estimator)
-        ran += 1
-    assert ran > 40
 
 
 def table(rows=300, columns=8, informative=(1, 5), seed=0):

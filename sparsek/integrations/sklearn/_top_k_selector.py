@@ -28,7 +28,7 @@ from ._target import Target, target_of
 from ._training import Recipe, Record, train
 
 _KEPT = 5
-_LEAST_KEPT = 0.25
+_LEAST_KEPT = 0.5
 
 
 class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
@@ -40,7 +40,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     decides: the k features with the largest one are selected, ties to the lowest index.
 
     In training, features that were drawn are dropped again with probability `dropout`: without it a network that can do with
-    a few of the k features leaves the others to chance. "auto" keeps 5 features on average and at least a quarter of k.
+    a few of the k features leaves the others to chance. "auto" keeps half of k features on average, but 5 (k, if less) at least.
 
     Columns are standardised inside; constant ones are taken last. Equal rows are merged, so weights are exactly repetitions,
     and the order of rows does not matter. The same `random_state` gives the same result to the last bit, and the global
