@@ -16,6 +16,7 @@ alone against E, and the parts of the latter that are the products for the gradi
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -54,7 +55,7 @@ PRODUCTS: dict[str, GroupedProduct | None] = {
     "padded": PaddedProduct(),
 }
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**26)}
-ALLOCATORS = {"dispatch": {}, "dispatch_kept": KEEP}
+ALLOCATORS = {"dispatch": {}, "dispatch_kept": KEEP, "dispatch_growth": KEEP}
 """Results file to the settings of glibc with which it is measured."""
 
 
@@ -224,24 +225,27 @@ def growth(shapes: Sequence[Shape], device: str, budget: float) -> Iterator[Row]
 DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Parse the arguments; measure, write and print, on the CPU in a process for each setting of the allocator."""
-    parser = arguments(__doc__)
-    parser.set_defaults(budget=3.0)
-    parser.add_argument("--results", choices=list(ALLOCATORS), help="measure only this one, in this process")
-    given = parser.parse_args(words)
-    if given.results is None and given.device == "cpu":
-        for name, settings in ALLOCATORS.items():
-            command = [sys.executable, __file__, *(sys.argv[1:] if words is None else words), "--results", name]
-            subprocess.run(command, env=os.environ | settings, check=True)
-        return
+def measure(name: str, given: argparse.Namespace) -> None:
+    """Measure one results file in this process."""
     if given.device == "cpu":
         pin()
-    name = given.results or "dispatch"
-    finish(name, layers(given.shapes or SHAPES, given.device, given.budget), given.device, given.out)
-    if name == "dispatch_kept" or given.device == "cuda":
-        rows = growth(given.shapes or GROWTH, given.device, given.budget)
-        finish("dispatch_growth", rows, given.device, given.out)
+    of, shapes = (growth, GROWTH) if name == "dispatch_growth" else (layers, SHAPES)
+    finish(name, of(given.shapes or shapes, given.device, given.budget), given.device, given.out)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the arguments; measure, write and print, on the CPU in a process for each results file with its allocator."""
+    parser = arguments(__doc__)
+    parser.set_defaults(budget=3.0)
+    parser.add_argument("--results", nargs="*", choices=list(ALLOCATORS), default=list(ALLOCATORS))
+    parser.add_argument("--here", action="store_true", help="in this process, with its allocator as it is")
+    given = parser.parse_args(words)
+    for name in given.results:
+        if given.here or (given.device == "cuda" and name != "dispatch_kept"):
+            measure(name, given)
+        elif given.device == "cpu":
+            again = [*(sys.argv[1:] if words is None else words), "--results", name, "--here"]
+            subprocess.run([sys.executable, __file__, *again], env=os.environ | ALLOCATORS[name], check=True)
 
 
 if __name__ == "__main__":
