@@ -73,15 +73,15 @@ def test_codes_and_dense_latents_count_alike():
 
 def test_it_revives_latents():
     torch.manual_seed(0)
-    x = torch.randn(400, 8)
+    x = torch.randn(128, 8)
     active = []
     for coefficient in (0.0, 1.0):
         torch.manual_seed(1)
-        sae, aux = SparseAutoencoder(8, 64, TopK(2)), AuxK(64, window=400, coefficient=coefficient)
+        sae, aux = SparseAutoencoder(8, 64, TopK(2)), AuxK(64, window=128, coefficient=coefficient)
         with torch.no_grad():
             sae.encoder_bias[32:] = -3.0  # half of the dictionary starts dead
         optimizer = torch.optim.Adam(sae.parameters(), lr=1e-2)
-        for _ in range(60):
+        for _ in range(40):
             output = sae(x)
             aux.update(output.latents)
             optimizer.zero_grad()
