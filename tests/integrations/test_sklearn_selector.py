@@ -123,6 +123,19 @@ def test_auto_k_is_at_the_knee():
     assert {point["k"] for point in selector.knee_} >= {1, 2}
 
 
+def test_auto_k_needs_rows_and_columns_that_vary():
+    X, y = table(9)
+    with pytest.raises(ValueError, match=r"at least 10 different samples, got n_samples = 9"):
+        TopKSelector("auto", **QUICK).fit(X, y)
+    assert (
+        TopKSelector("auto", **QUICK)
+        .set_params(estimator="regressor")
+        .fit(np.ones((20, 3)), np.arange(20))
+        .support_.sum()
+        == 1
+    )
+
+
 def test_the_knee_is_the_smallest_k_within_one_standard_error():
     curve = [KneePoint(9, 0.50, 0.03), KneePoint(5, 0.48, 0.03), KneePoint(3, 0.505, 0.03), KneePoint(2, 0.515, 0.03)]
     assert knee(curve) == 3

@@ -38,7 +38,7 @@ class KneeCurve:
     def __call__(self, gate: FeatureGate, network: nn.Module, k: float) -> None:
         """Add a point; the modes of gate and network are put back."""
         gate.eval(), network.eval()
-        rows = self.held_out
+        rows = Rows(*(each.to(gate.weight.device) for each in self.held_out))
         losses = self.target.loss(network(gate(rows.input)), rows.target) * rows.weight
         error = float(losses.double().std()) / len(losses) ** 0.5
         self.points.append(KneePoint(round(k), float(losses.double().mean()), error))

@@ -29,6 +29,7 @@ from ._training import Recipe, Record, train
 
 _KEPT = 5
 _LEAST_KEPT = 0.5
+_LEAST_ROWS = 10
 
 
 class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
@@ -82,7 +83,8 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         feature_names_in_: Names of the columns, where `fit` was given any.
 
     Raises:
-        ValueError: As scikit-learn does; and if k is larger than the number of columns.
+        ValueError: As scikit-learn does; and if k is larger than the number of columns, or "auto" and there are fewer than 10
+            different rows.
 
     Example:
         >>> import numpy as np
@@ -245,9 +247,14 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _knee(self, rows: Rows, target: Target, random: np.random.RandomState) -> int:
         """Let k fall to 1 on four fifths of the rows and return the knee of the loss on the rest."""
+        samples, columns = rows.input.shape
+        if samples < _LEAST_ROWS:
+            raise ValueError(f'k="auto" needs at least {_LEAST_ROWS} different samples, got n_samples = {samples}.')
+        if not columns:
+            return 1
         seed = random.randint(2**31 - 1)
-        order = torch.from_numpy(np.random.RandomState(seed).permutation(len(rows.input)))
-        held_out = max(1, len(order) // 5)
+        order = torch.from_numpy(np.random.RandomState(seed).permutation(samples))
+        held_out = samples // 5
         curve = KneeCurve(rows.take(order[:held_out]), target)
         recipe = replace(self._recipe(), watch=curve)
         self._train(rows.take(order[held_out:]), target, 1, recipe, 0, seed)
