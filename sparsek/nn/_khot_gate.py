@@ -49,6 +49,13 @@ class KHotGate(nn.Module):
 
     Raises:
         ValueError: If an argument is out of range, or k is or becomes real and a part needs it whole.
+
+    Example:
+        >>> class Magnitude(KHotGate):
+        ...     def scores(self, input):
+        ...         return input.abs()
+        >>> Magnitude(4, k=2).eval()(torch.tensor([1.0, -3.0, 2.0, 0.5]))
+        tensor([ 0., -3.,  2.,  0.])
     """
 
     costs: Tensor | None

@@ -30,6 +30,13 @@ class Schedule(ABC):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> class Cosine(Schedule):
+        ...     def between(self, share):
+        ...         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2
+        >>> [round(Cosine(10, 2)(progress), 1) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [10.0, 8.8, 6.0, 2.0]
     """
 
     start: float

@@ -1,0 +1,110 @@
+"""Train a gate on features together with the network behind it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from sparsek._validation import check_positive
+from sparsek.nn import FeatureGate, KHotGate
+
+Batch = tuple[Tensor, Tensor]
+
+
+class FeatureSelectionTask(LightningModule):
+    """Select features of a table: a gate and a network that are trained together on (input, target).
+
+    The objective is the cross-entropy where targets are class numbers and the squared error where they are real. Before every
+    step the gate is annealed to the share of the steps that is done, and to 1 when training ends: from then on it selects
+    exactly k features. In evaluation the network stands behind the top k features.
+
+    Logs `train/loss` and, with a :class:`~sparsek.nn.FeatureGate`, `train/k`; for `val/` and `test/`: `loss`, and `accuracy` of
+    classes.
+
+    Args:
+        gate: From (rows, features) to the same.
+        network: From (rows, features) to logits (rows, classes) or to the shape of a real target.
+        learning_rate: Of the network, above 0.
+        score_rate: Of the gate, above 0.
+        weight_decay: Of the network, at least 0.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from sparsek.nn import Geometric
+        >>> task = FeatureSelectionTask(FeatureGate(20, Geometric(0.5, 3)), nn.Linear(20, 2))
+        >>> task(torch.zeros(4, 20)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        gate: KHotGate,
+        network: nn.Module,
+        learning_rate: float = 3e-3,
+        score_rate: float = 0.02,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        check_positive("learning_rate", learning_rate)
+        check_positive("score_rate", score_rate)
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
+        self.save_hyperparameters(ignore=["gate", "network"])
+        self.gate, self.network = gate, network
+        self.learning_rate, self.score_rate, self.weight_decay = learning_rate, score_rate, weight_decay
+        self.total = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs of the network behind the gate."""
+        output: Tensor = self.network(self.gate(input))
+        return output
+
+    def on_train_start(self) -> None:
+        """Ask once how many steps there will be."""
+        self.total = int(self.trainer.estimated_stepping_batches)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Anneal."""
+        self.gate.anneal(min(1.0, self.global_step / max(1, self.total - 1)))
+
+    def on_train_end(self) -> None:
+        """Leave the gate at its last k, also where training was stopped early."""
+        self.gate.anneal(1.0)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The loss under fresh masks."""
+        loss = _loss(self(batch[0]), batch[1])
+        self.log("train/loss", loss, prog_bar=True)
+        if isinstance(self.gate, FeatureGate):
+            self.log("train/k", self.gate.probs().detach().sum())
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Measure behind the top k."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Measure behind the top k."""
+        self._measure("test", batch)
+
+    def _measure(self, stage: str, batch: Batch) -> None:
+        input, target = batch
+        output = self(input)
+        self.log(f"{stage}/loss", _loss(output, target), batch_size=len(target))
+        if not target.is_floating_point():
+            self.log(f"{stage}/accuracy", (output.argmax(-1) == target).float().mean(), batch_size=len(target))
+
+    def configure_optimizers(self) -> Optimizer:
+        """AdamW; the scores of a gate have a learning rate of their own and no weight decay."""
+        gate = {"params": [*self.gate.parameters()], "lr": self.score_rate, "weight_decay": 0.0}
+        network = {"params": [*self.network.parameters()], "lr": self.learning_rate}
+        return AdamW([network, gate], weight_decay=self.weight_decay)
+
+
+def _loss(output: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(output, target) if target.is_floating_point() else F.cross_entropy(output, target)
