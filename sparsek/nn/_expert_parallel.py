@@ -25,6 +25,12 @@ def exclude_sharded_experts(model: nn.Module) -> None:
     """Have `DistributedDataParallel(model)` leave the :class:`ShardedExperts` of a model alone. Call it before wrapping.
 
     Under Lightning's `DDPStrategy` call it on the `LightningModule`, at the end of `configure_model`.
+
+    Example:
+        >>> model = nn.Linear(2, 1)  # nothing to exclude
+        >>> exclude_sharded_experts(model)
+        >>> sharded_parameters(model)
+        {}
     """
     names = list(sharded_parameters(model))
     torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
@@ -47,6 +53,12 @@ def clip_sharded_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
 
     Raises:
         ValueError: If `max_norm` is not above 0.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> layer(torch.tensor([3.0, 4.0])).backward()
+        >>> clip_sharded_grad_norm_(layer, 1.0), layer.weight.grad
+        (tensor(5., dtype=torch.float64), tensor([[0.6000, 0.8000]]))
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm must be > 0, got {max_norm}")

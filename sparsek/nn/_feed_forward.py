@@ -22,6 +22,11 @@ class FeedForward(nn.Module):
     Raises:
         ValueError: If a size is below 1.
 
+    Example:
+        >>> from sparsek.nn import FeedForward
+        >>> FeedForward(4, 8)(torch.zeros(2, 3, 4)).shape
+        torch.Size([2, 3, 4])
+
     References:
         Dai et al., 2024, "DeepSeekMoE", https://arxiv.org/abs/2401.06066
     """
