@@ -85,7 +85,7 @@ def test_every_row_has_exactly_k_features_in_training_and_eval(estimator):
 @pytest.mark.parametrize("relaxation", [SigmoidTopK(), Euclidean(), LapSum()])
 def test_draws_follow_the_inclusion_probabilities(relaxation, design):
     """Frequencies within 4.9 sigma (one false alarm in 1e6 a unit); not those of a uniform gate."""
-    gate, rows = random_scores(FeatureGate(6, 2, relaxation, design)), 4000
+    gate, rows = random_scores(FeatureGate(6, 2, relaxation, design)), 1500
     frequency = gate.mask(torch.ones(rows, 6), generator(1)).mean(0).detach()
     probs = gate.probs().detach()
     assert abs(float(probs.sum()) - 2) < 1e-5
@@ -201,9 +201,9 @@ def test_the_budget_is_met_on_average_and_never_exceeded_in_eval(seed, limit, re
 
 @pytest.mark.parametrize("relaxation", [SigmoidTopK(), LapSum(), Euclidean()])
 def test_the_gradient_under_a_budget_is_that_of_finite_differences(relaxation):
-    budget = CostBudget((1.0, 3.0, 0.5, 2.0, 1.5), 3.2)
+    budget = CostBudget((1.0, 3.0, 0.5), 2.2)
     costs = torch.tensor(budget.costs, dtype=torch.float64)
-    x = torch.tensor([[0.3, -0.2, 0.7, 0.1, 0.0], [0.9, 0.8, 0.2, 0.4, 0.6]], dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[0.3, -0.2, 0.7], [0.9, 0.8, 0.2]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: budget.k(x, relaxation, costs), x)
     assert torch.autograd.gradcheck(lambda x: relaxation(x, budget.k(x, relaxation, costs)), x)
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):  # as if k did not move with the scores
