@@ -2,8 +2,8 @@
 
 - :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
 - :class:`FeatureGate` selects k of n features for all inputs, :class:`InstanceGate` for each input; k is a count, a share, a
-  :class:`Schedule` (:class:`Geometric`, :class:`Linear`), learnt, or what a :class:`CostBudget` pays for. :class:`Marginals` is the
-  estimator that does not sample.
+  :class:`Schedule` (:class:`GeometricSchedule`, :class:`LinearSchedule`), learnt, or what a :class:`CostBudget` pays for.
+  :class:`Marginals` is the estimator that does not sample.
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`,
@@ -86,8 +86,8 @@ from ._relu_routing import ReLUGate as ReLUGate
 from ._router import Router as Router
 from ._routing import ExpertOutputs as ExpertOutputs
 from ._routing import Routing as Routing
-from ._schedule import Geometric as Geometric
-from ._schedule import Linear as Linear
+from ._schedule import GeometricSchedule as GeometricSchedule
+from ._schedule import LinearSchedule as LinearSchedule
 from ._schedule import Schedule as Schedule
 from ._selection import HardTopK as HardTopK
 from ._selection import Sampled as Sampled
@@ -199,7 +199,7 @@ __all__ = [
     "GatedAttentionPool",
     "GatedPool",
     "GeM",
-    "Geometric",
+    "GeometricSchedule",
     "Gradient",
     "GroupLimited",
     "GroupedProduct",
@@ -213,7 +213,7 @@ __all__ = [
     "KHotSelector",
     "LastTokenPool",
     "LatentSelection",
-    "Linear",
+    "LinearSchedule",
     "LogSumExpPool",
     "LoopProduct",
     "Marginals",

@@ -29,7 +29,7 @@ class FeatureGate(KHotGate):
     different ones, dealt out in turn), drawn through the estimator, which carries the gradient to the scores, and to k where
     it is learnt. In eval mode the mask is the top k of the scores: exactly k distinct features.
 
-    `k=Geometric(0.5, 20)` starts with half of the features; see :class:`KHotGate` for k, groups, budgets and the temperature.
+    `k=GeometricSchedule(0.5, 20)` starts with half of the features; see :class:`KHotGate` for k, groups, budgets and the temperature.
     Where a network could do with fewer than k features, `dropout` keeps redundant ones in demand.
 
     Shape:
@@ -53,8 +53,8 @@ class FeatureGate(KHotGate):
 
     Example:
         >>> import torch
-        >>> from sparsek.nn import FeatureGate, Geometric
-        >>> gate = FeatureGate(6, k=Geometric(0.5, 1))
+        >>> from sparsek.nn import FeatureGate, GeometricSchedule
+        >>> gate = FeatureGate(6, k=GeometricSchedule(0.5, 1))
         >>> gate.anneal(0.0)
         >>> gate(torch.ones(4, 6)).sum(-1)
         tensor([3., 3., 3., 3.], grad_fn=<SumBackward1>)

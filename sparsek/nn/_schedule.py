@@ -71,13 +71,13 @@ class Schedule(ABC):
 
 
 @dataclass(frozen=True)
-class Geometric(Schedule):
+class GeometricSchedule(Schedule):
     r"""Equal ratios in equal times: $\text{start}^{1-t}\,\text{end}^{t}$.
 
     The schedule for k: from half of the features down to k, every halving takes as long as the one before.
 
     Example:
-        >>> k = Geometric(start=64, end=4, until=0.8)
+        >>> k = GeometricSchedule(start=64, end=4, until=0.8)
         >>> [round(k(progress), 1) for progress in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
         [64.0, 32.0, 16.0, 8.0, 4.0, 4.0]
     """
@@ -89,11 +89,11 @@ class Geometric(Schedule):
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
+class LinearSchedule(Schedule):
     r"""Equal differences in equal times: $(1-t)\,\text{start} + t\,\text{end}$.
 
     Example:
-        >>> Linear(start=2.0, end=0.5)(0.5)
+        >>> LinearSchedule(start=2.0, end=0.5)(0.5)
         1.25
     """
 

@@ -35,8 +35,8 @@ class FeatureSelectionTask(LightningModule):
 
     Example:
         >>> import torch
-        >>> from sparsek.nn import Geometric
-        >>> task = FeatureSelectionTask(FeatureGate(20, Geometric(0.5, 3)), nn.Linear(20, 2))
+        >>> from sparsek.nn import GeometricSchedule
+        >>> task = FeatureSelectionTask(FeatureGate(20, GeometricSchedule(0.5, 3)), nn.Linear(20, 2))
         >>> task(torch.zeros(4, 20)).shape
         torch.Size([4, 2])
     """

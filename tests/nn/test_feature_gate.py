@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsek.estimators import IMLE, ReinMax, Relaxed, SecondOrder, Simple, StraightThrough
-from sparsek.nn import CostBudget, FeatureGate, Geometric, InstanceGate, Linear, Marginals
+from sparsek.nn import CostBudget, FeatureGate, GeometricSchedule, InstanceGate, LinearSchedule, Marginals
 from sparsek.relaxations import Euclidean, LapSum, SigmoidTopK, SuccessiveSoftmax
 from sparsek.sampling import ConditionalPoisson, Pivotal, Systematic
 
@@ -30,7 +30,7 @@ def random_scores(gate, seed=0):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    kind=st.sampled_from([Geometric, Linear]),
+    kind=st.sampled_from([GeometricSchedule, LinearSchedule]),
     start=st.floats(0.01, 1e4),
     end=st.floats(0.01, 1e4),
     begin=st.floats(0, 0.4),
@@ -52,14 +52,14 @@ def test_a_schedule_ends_exactly_and_moves_one_way(kind, start, end, begin, unti
 
 def test_geometric_is_equal_ratios_and_linear_equal_differences():
     middle = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    assert torch.allclose(Geometric(256, 1)(middle), torch.tensor([64.0, 16, 4], dtype=torch.float64))
-    assert torch.allclose(Linear(9, 1)(middle), torch.tensor([7.0, 5, 3], dtype=torch.float64))
+    assert torch.allclose(GeometricSchedule(256, 1)(middle), torch.tensor([64.0, 16, 4], dtype=torch.float64))
+    assert torch.allclose(LinearSchedule(9, 1)(middle), torch.tensor([7.0, 5, 3], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("arguments", [(0, 1), (1, math.inf), (1, 2, 0.5, 0.5), (1, 2, -0.1), (1, 2, 0, 1.1)])
 def test_a_bad_schedule_is_refused(arguments):
     with pytest.raises(ValueError, match=r"start|end|begin"):
-        Geometric(*arguments)
+        GeometricSchedule(*arguments)
 
 
 # ------------------------------------------------------------------------------------------- exactly k features
@@ -107,13 +107,13 @@ def test_a_share_counts_features():
     assert FeatureGate(40, 0.1).eval().support().sum() == 4
     assert FeatureGate(40, 0.001).eval().support().sum() == 1
     assert FeatureGate(40, 40).eval().support().sum() == 40
-    gate = FeatureGate(40, Geometric(0.5, 4))
+    gate = FeatureGate(40, GeometricSchedule(0.5, 4))
     gate.anneal(0)
     assert gate.probs().sum().item() == pytest.approx(20, abs=1e-4)
 
 
 def test_k_is_annealed_continuously_and_eval_is_whole():
-    gate = random_scores(FeatureGate(64, Geometric(0.5, 5)))
+    gate = random_scores(FeatureGate(64, GeometricSchedule(0.5, 5)))
     for progress in (0.0, 0.3, 0.71, 1.0):
         gate.anneal(progress)
         k = 32 * (5 / 32) ** progress
@@ -124,10 +124,10 @@ def test_k_is_annealed_continuously_and_eval_is_whole():
 
 
 def test_progress_is_saved_and_a_new_gate_is_at_the_end():
-    gate = FeatureGate(8, Geometric(0.5, 2))
+    gate = FeatureGate(8, GeometricSchedule(0.5, 2))
     assert gate.probs().sum().item() == pytest.approx(2)
     gate.anneal(0)
-    other = FeatureGate(8, Geometric(0.5, 2))
+    other = FeatureGate(8, GeometricSchedule(0.5, 2))
     other.load_state_dict(gate.state_dict())
     assert other.probs().sum().item() == pytest.approx(4)
     assert copy.deepcopy(other).probs().sum().item() == pytest.approx(4)
@@ -136,7 +136,7 @@ def test_progress_is_saved_and_a_new_gate_is_at_the_end():
 
 
 def test_the_temperature_divides_scores():
-    gate = random_scores(FeatureGate(7, 2, temperature=Geometric(4.0, 0.25)))
+    gate = random_scores(FeatureGate(7, 2, temperature=GeometricSchedule(4.0, 0.25)))
     for progress, temperature in ((0.0, 4.0), (1.0, 0.25)):
         gate.anneal(progress)
         assert torch.allclose(gate.probs(), SigmoidTopK(temperature)(gate.weight, 2), atol=1e-6)
@@ -272,7 +272,7 @@ def test_marginals_are_the_relaxation_and_exact():
 
 
 def test_scores_learn_which_features_pay():
-    gate, source = FeatureGate(12, Geometric(0.5, 2, until=0.8)), generator()
+    gate, source = FeatureGate(12, GeometricSchedule(0.5, 2, until=0.8)), generator()
     model = nn.Linear(12, 1)
     x = torch.randn(400, 12, generator=source)
     y = x[:, [3]] - x[:, [8]]
@@ -334,7 +334,7 @@ def test_a_bad_k_is_refused(k):
         FeatureGate(5, k)
 
 
-@pytest.mark.parametrize("k", [2.5, Geometric(4, 1), CostBudget((1.0,) * 5, 2)])
+@pytest.mark.parametrize("k", [2.5, GeometricSchedule(4, 1), CostBudget((1.0,) * 5, 2)])
 def test_real_k_is_refused_where_a_part_needs_it_whole(k):
     for estimator in (Simple(), IMLE(), Relaxed()):
         with pytest.raises(ValueError, match="whole number"):

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparsek.nn import FeatureGate, Geometric, InstanceGate
+from sparsek.nn import FeatureGate, GeometricSchedule, InstanceGate
 from sparsek.tasks import FeatureSelectionTask
 
 pytestmark = [
@@ -39,7 +39,7 @@ def fitted(gate, real=False, outputs=2, epochs=40, **trainer_options):
 
 @pytest.mark.parametrize(("real", "outputs"), [(False, 2), (True, 1)])
 def test_it_finds_the_features_that_matter_and_ends_at_exactly_k(real, outputs):
-    task, trainer = fitted(FeatureGate(10, Geometric(0.8, 2, until=0.7)), real, outputs)
+    task, trainer = fitted(FeatureGate(10, GeometricSchedule(0.8, 2, until=0.7)), real, outputs)
     assert task.gate.support().nonzero().flatten().tolist() == [2, 7]
     assert task.gate.probs().sum().item() == pytest.approx(2, abs=1e-5)
     assert trainer.callback_metrics["train/k"] == pytest.approx(2, abs=1e-5)
@@ -52,7 +52,7 @@ def test_it_finds_the_features_that_matter_and_ends_at_exactly_k(real, outputs):
 
 
 def test_k_is_annealed_with_the_steps_and_ends_early_stops_too():
-    gate, seen = FeatureGate(10, Geometric(8, 2)), []
+    gate, seen = FeatureGate(10, GeometricSchedule(8, 2)), []
 
     def watch(module, inputs):
         if module.training:
@@ -61,7 +61,9 @@ def test_k_is_annealed_with_the_steps_and_ends_early_stops_too():
     gate.register_forward_pre_hook(watch)
     fitted(gate, epochs=2)
     assert seen == pytest.approx([step / 7 for step in range(8)])
-    task, _ = fitted(FeatureGate(10, Geometric(8, 2)), epochs=100, limit_train_batches=1, max_time="00:00:00:00")
+    task, _ = fitted(
+        FeatureGate(10, GeometricSchedule(8, 2)), epochs=100, limit_train_batches=1, max_time="00:00:00:00"
+    )
     assert float(task.gate.progress) == 1
 
 

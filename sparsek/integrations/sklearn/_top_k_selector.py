@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import nn
 
 from sparsek.estimators import PathwiseEstimator, StraightThrough
-from sparsek.nn import FeatureGate, Geometric
+from sparsek.nn import FeatureGate, GeometricSchedule
 from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design
 
@@ -214,7 +214,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(dropout, str):
             dropout = 1 - min(1.0, max(_LEAST_KEPT, _KEPT / k))
         mode, relaxation = self.mode or StraightThrough(), self.relaxation or SigmoidTopK()
-        schedule = Geometric(max(start, k), k, until=0.8)
+        schedule = GeometricSchedule(max(start, k), k, until=0.8)
         return FeatureGate(columns, schedule, relaxation, self.design, mode, dropout=dropout)
 
     def _train(
