@@ -49,13 +49,14 @@ def fit(data, folder, recorder, logger, steps=4, router=None, **options):
 
 
 def test_wandb_gets_the_numbers_and_the_picture(data, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - not everywhere
 
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     trainer = fit(data, tmp_path, RoutingRecorder(every_n_steps=2, snr_steps=2), logger)
     logger.experiment.finish()
+    wandb.teardown()  # its process would resolve the next test's folder against this one's
     assert list(tmp_path.rglob("media/images/routing_*.png"))
     names = {"val/domain_information", "val/bits_per_byte/cat", "val/bits_per_byte/python", "train/router_gradient_snr"}
     assert names <= set(trainer.callback_metrics)

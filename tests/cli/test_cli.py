@@ -140,8 +140,9 @@ def test_a_run_can_be_repeated_from_the_configuration_that_it_saved():
 
 
 def test_wandb_logs_offline_by_one_overlay():
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     run(words("fit", "configs/logger/wandb.yaml"))
+    wandb.teardown()
     assert list(Path("runs").rglob("offline-run-*/*.wandb"))
 
 
