@@ -31,7 +31,7 @@ def tables(lines: Sequence[Line], grid: Mapping[str, Any]) -> str:
     parts = ["Each row at its best on validation:", _table(best, grid["reference"])]
     parts += [
         f"Each row at its best among the settings with MaxVio ≤ {grid['max_vio']} on validation "
-        "(a row that is not here had none):",
+        "(a row that is not here had none, or was not run with it):",
         _table(even, grid["reference"]),
     ]
     parts += ["Gate × balancer, bits/byte (MaxVio), each at its best:", _square(best, grid["square"])]
