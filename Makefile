@@ -41,7 +41,7 @@ layers: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 tests: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/.dev  ## minutes, or another process
 	$(BIN)/python -m pytest -q -m slow

@@ -62,6 +62,7 @@ class Router(nn.Module):
 
     Example:
         >>> from sparsek.nn import DualBias, Router
+        >>> _ = torch.manual_seed(0)
         >>> router = Router(16, num_experts=8, k=2, balancer=DualBias(rate=0.1))
         >>> routing = router(torch.randn(5, 16))
         >>> routing.indices.shape, routing.marginals.sum(-1).allclose(torch.tensor(2.0))

@@ -97,7 +97,8 @@ def padded(taken: Tensor) -> Tensor:
 
 
 def top_indices(scores: Tensor, k: int) -> Tensor:
-    """Indices of the k largest, best first, ties to the lowest index (which `torch.topk` does not promise)."""
+    """Indices of the k largest, or of all, best first, ties to the lowest index (which `torch.topk` does not promise)."""
+    k = min(k, scores.shape[-1])
     if scores.dtype != torch.float32:
         return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
     return _distinct(scores).topk(k).indices  # a third of the time
