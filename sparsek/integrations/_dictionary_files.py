@@ -132,7 +132,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file; refuse a truncated one."""
     from safetensors import SafetensorError  # noqa: PLC0415 - of the extra `sae`
-    from safetensors.torch import load_file  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415 - of the extra `sae`
 
     if not path.is_file():
         raise ValueError(f"folder must hold {path.name}, but there is no {path}")

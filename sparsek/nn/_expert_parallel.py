@@ -67,7 +67,8 @@ def clip_sharded_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
     dtensors = [gradient for gradient in gradients if hasattr(gradient, "full_tensor")]
     squares = [_square([gradient for gradient in gradients if not hasattr(gradient, "full_tensor")])]
     if dtensors:
-        squares.append(nn.utils.get_total_norm(dtensors).full_tensor().double().square())  # type: ignore[attr-defined]
+        norm = nn.utils.get_total_norm(dtensors)
+        squares.append(norm.full_tensor().double().square())  # type: ignore[attr-defined]  # a DTensor, of DTensors
     squares += [_square_across(experts) for _, experts in _sharded(model)]
     norm = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
     factor = float((max_norm / norm.clamp_min(1e-300)).clamp_max(1))
