@@ -6,6 +6,8 @@
 - A price on being active: :class:`ReLUL1`, :class:`JumpReLU`; a fixed :class:`Threshold`.
 - Through a relaxation, with a gradient to all latents and to k: :class:`RelaxedTopK`; k-hot samples: :class:`SampledTopK`.
 
+A selection of your own is a :class:`LatentSelection`: from :class:`PreActivations` and a :class:`SelectionContext` to :class:`Latents`.
+
 :class:`AuxK` counts dead latents and is the loss that revives them. :func:`splice` puts an autoencoder in the place of a layer's output
 in a model that runs, and :func:`splice_tokens` gives the predictions with and without it.
 """
@@ -28,6 +30,7 @@ from ._random_k import RandomK as RandomK
 from ._relaxed import RelaxedTopK as RelaxedTopK
 from ._relaxed import SampledTopK as SampledTopK
 from ._selection import LatentSelection as LatentSelection
+from ._selection import SelectionContext as SelectionContext
 from ._splice import SplicedTokens as SplicedTokens
 from ._splice import splice as splice
 from ._splice import splice_tokens as splice_tokens
@@ -51,6 +54,7 @@ __all__ = [
     "ReLUL1",
     "RelaxedTopK",
     "SampledTopK",
+    "SelectionContext",
     "SparseAutoencoder",
     "SparseAutoencoderOutput",
     "SplicedTokens",

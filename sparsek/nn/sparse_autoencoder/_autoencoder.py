@@ -20,7 +20,7 @@ from ._latents import Latents, PreActivations
 from ._nested_top_k import NestedTopK
 from ._output import SparseAutoencoderOutput
 from ._prefixes import decode_prefixes, decode_ragged
-from ._selection import LatentSelection
+from ._selection import LatentSelection, SelectionContext
 
 _BLOCK = 2048
 """Rows of the decoder that are changed at once: what they need besides stays in the cache."""
@@ -252,14 +252,9 @@ class SparseAutoencoder(nn.Module):
     ) -> Latents:
         broken = _broken(rows)
         whole = rows.masked_fill(broken, 0)  # a broken token takes nothing from the others of its batch
-        latents = selection(
-            self._scores(whole),
-            self.selection_parameters,
-            decoder=self.decoder_weight,
-            training=self.training,
-            progress=progress,
-            generator=generator,
-        )
+        learnt = dict(self.selection_parameters.items())
+        context = SelectionContext(self.decoder_weight, self.training, progress, generator, learnt)
+        latents = selection(self._scores(whole), context)
         active = latents.active
         if isinstance(active, Tensor):
             return latents._replace(active=active.masked_fill(broken, torch.nan))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsek.functional import SparseCode, sparse_topk
 from sparsek.functional._precision import precision
@@ -13,7 +13,7 @@ from sparsek.functional._sparse_products import sparse_dots
 
 from ._latents import Latents, PreActivations, code_at, compact, no_penalty
 from ._processes import processes, total
-from ._selection import LatentSelection, check_not_negative, check_whole, check_width
+from ._selection import LatentSelection, SelectionContext, check_not_negative, check_whole, check_width
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,11 @@ class BatchTopK(LatentSelection):
         """Refuse fewer latents than k."""
         check_width("k", self.k, num_latents)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate the B·k largest."""
         with torch.no_grad():
             dense = scores.dense()
-            known = largest_of_batch(dense, dense, self.k, together=training)
+            known = largest_of_batch(dense, dense, self.k, together=context.training)
         return Latents(with_gradient(scores, known), no_penalty(dense), ragged=True)
 
 
@@ -70,16 +61,7 @@ class Threshold(LatentSelection):
     def __post_init__(self) -> None:
         check_not_negative("threshold", self.threshold)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate what is above the threshold."""
         with torch.no_grad():
             dense = scores.dense()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from sparsek.functional import SparseCode, sparse_topk
 
 from ._batch_top_k import largest_of_batch, with_gradient
 from ._latents import Latents, PreActivations, no_penalty
-from ._selection import LatentSelection, check_whole, check_width
+from ._selection import LatentSelection, SelectionContext, check_whole, check_width
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,13 @@ class ContributionTopK(LatentSelection):
         """Refuse fewer latents than k."""
         check_width("k", self.k, num_latents)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate the k that contribute most."""
         with torch.no_grad():
             dense = scores.dense()
-            contribution = dense * decoder.norm(dim=-1)
+            contribution = dense * context.decoder.norm(dim=-1)
             if self.per_batch:
-                known = largest_of_batch(contribution, dense, self.k, together=training)
+                known = largest_of_batch(contribution, dense, self.k, together=context.training)
             else:
                 indices = sparse_topk(contribution, self.k).indices
                 known = SparseCode(dense.gather(-1, indices), indices)

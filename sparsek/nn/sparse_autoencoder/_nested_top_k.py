@@ -6,14 +6,11 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from sparsek.functional import SparseCode
 from sparsek.functional._sparse_decode import check_levels
 
 from ._latents import Latents, PreActivations, no_penalty
-from ._selection import LatentSelection, check_not_negative, check_whole, check_width
+from ._selection import LatentSelection, SelectionContext, check_not_negative, check_whole, check_width
 
 
 class LevelledTopK(LatentSelection):
@@ -34,18 +31,9 @@ class LevelledTopK(LatentSelection):
         check_width("k", self.k, num_latents)
         check_width("levels", self.at(num_latents)[-1], num_latents)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate the largest of the last level while training, k otherwise."""
-        if not training:
+        if not context.training:
             values, indices = scores.top(self.k)
             return Latents(SparseCode(values.relu(), indices), no_penalty(values))
         levels = self.at(scores.num_latents)

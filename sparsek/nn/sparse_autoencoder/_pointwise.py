@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsek._validation import check_positive
 from sparsek.functional._sparse_products import FULL
 
 from ._batch_top_k import with_gradient
 from ._latents import Latents, PreActivations, compact
-from ._selection import LatentSelection, check_not_negative
+from ._selection import LatentSelection, SelectionContext, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,12 @@ class ReLUL1(LatentSelection):
     def __post_init__(self) -> None:
         check_not_negative("coefficient", self.coefficient)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate what is positive."""
         with torch.no_grad():
             dense = scores.dense()
             positive = dense > 0
-        norms = decoder.norm(dim=-1)
+        norms = context.decoder.norm(dim=-1)
         if positive.sum() <= FULL * positive.numel():
             code = with_gradient(scores, compact(positive, dense))
             cost = (code.values * norms[code.indices]).sum(-1)
@@ -90,19 +81,10 @@ class JumpReLU(LatentSelection):
         """One log-threshold for each latent."""
         return {"log_threshold": torch.full((num_latents,), self.initial).log()}
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate what is above its threshold."""
         dense = scores.dense()
-        threshold = parameters["log_threshold"].exp()
+        threshold = context.parameters["log_threshold"].exp()
         active, gate = _jump(dense, threshold, self.bandwidth)
         return Latents(active, self.coefficient * gate.sum(-1).mean())
 

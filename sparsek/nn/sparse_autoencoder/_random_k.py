@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from sparsek.functional import SparseCode
 
 from ._latents import Latents, PreActivations, no_penalty
-from ._selection import LatentSelection, check_whole, check_width
+from ._selection import LatentSelection, SelectionContext, check_whole, check_width
 from ._top_k import TopK
 
 
@@ -56,23 +55,14 @@ class RandomK(LatentSelection):
         check_width("high", high, num_latents)
         check_width("low", low, high)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate a random number of the largest while training, k otherwise."""
-        if not training:
-            return TopK(self.k)(scores, parameters, decoder=decoder, training=False)
+        if not context.training:
+            return TopK(self.k)(scores, context)
         low, high = self.range(scores.num_latents)
         values, indices = scores.top(high)
         draws = 1 if self.per_batch else values.shape[0]
-        uniform = torch.rand(draws, 1, device=values.device, generator=generator)
+        uniform = torch.rand(draws, 1, device=values.device, generator=context.generator)
         drawn = low * ((high + 1) / low) ** uniform  # log-uniform on [low, high + 1), to be rounded down
         k = drawn.floor().clamp(low, high)
         kept = torch.arange(high, device=values.device) < k

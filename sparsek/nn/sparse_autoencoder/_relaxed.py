@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsek._validation import check_k, check_positive
 from sparsek.functional import sigmoid_topk
@@ -13,7 +13,7 @@ from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design, Pivotal
 
 from ._latents import Latents, PreActivations, no_penalty
-from ._selection import LatentSelection, check_not_negative, check_whole, check_width
+from ._selection import LatentSelection, SelectionContext, check_not_negative, check_whole, check_width
 from ._top_k import TopK
 
 
@@ -68,24 +68,17 @@ class RelaxedTopK(LatentSelection):
         """k, if it is learnt."""
         return {} if self.price is None else {"k": torch.tensor(float(self.k))}
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Weigh every latent by the relaxed selection."""
         dense = scores.dense()
-        k: float | Tensor = parameters["k"].clamp(0, scores.num_latents) if "k" in parameters else self.k
+        k: float | Tensor = (
+            context.parameters["k"].clamp(0, scores.num_latents) if "k" in context.parameters else self.k
+        )
         penalty = no_penalty(dense) if self.price is None else self.price * k
         if self.per_batch:
-            taken = self.relaxation(dense.flatten(), k * dense.shape[0], generator=generator).view_as(dense)
+            taken = self.relaxation(dense.flatten(), k * dense.shape[0], generator=context.generator).view_as(dense)
         else:
-            taken = self.relaxation(dense, k, generator=generator)
+            taken = self.relaxation(dense, k, generator=context.generator)
         return Latents(taken * dense.relu(), penalty)  # type: ignore[arg-type]  # a price makes k a tensor
 
 
@@ -129,21 +122,12 @@ class SampledTopK(LatentSelection):
         final = self.temperature if self.final is None else self.final
         return float(self.temperature * (final / self.temperature) ** min(max(progress, 0.0), 1.0))
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Draw k latents of each token while training; take the k largest otherwise."""
-        if not training:
-            return TopK(self.k)(scores, parameters, decoder=decoder, training=False)
+        if not context.training:
+            return TopK(self.k)(scores, context)
         dense = scores.dense()
-        probs = sigmoid_topk(dense, self.k, temperature=self.temperature_at(progress))
-        sample = self.design.sample(probs.detach(), k=self.k, generator=generator)
+        probs = sigmoid_topk(dense, self.k, temperature=self.temperature_at(context.progress))
+        sample = self.design.sample(probs.detach(), k=self.k, generator=context.generator)
         taken = sample + (probs - probs.detach())
         return Latents(taken * dense.relu(), no_penalty(dense))

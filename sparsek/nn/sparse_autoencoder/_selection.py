@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ._latents import Latents, PreActivations
 
 
+@dataclass(frozen=True, eq=False)
+class SelectionContext:
+    """What a selection may ask for besides the scores; each reads what it needs.
+
+    Args:
+        decoder: (d_sae, d_out), for what weighs latents by the norm of their row.
+        training: Whether the model trains; every selection is deterministic otherwise.
+        progress: Part of the training that is over, in [0, 1], for what anneals.
+        generator: Source of randomness, for what draws.
+        parameters: What :meth:`LatentSelection.parameters` named, as it is now.
+    """
+
+    decoder: Tensor
+    training: bool = False
+    progress: float = 1.0
+    generator: torch.Generator | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class LatentSelection(ABC):
-    """Which latents of a token are active: a small immutable object. What it learns lives in the autoencoder."""
+    """Which latents of a token are active: a small immutable object. What it learns lives in the autoencoder.
+
+    Example:
+        >>> from sparsek.nn import SparseAutoencoder
+        >>> class Positive(LatentSelection):
+        ...     def __call__(self, scores, context):
+        ...         active = scores.dense().relu()
+        ...         return Latents(active, penalty=active.new_zeros(()))
+        >>> SparseAutoencoder(4, 16, Positive())(torch.ones(2, 4)).latents.shape
+        torch.Size([2, 16])
+    """
 
     def check(self, num_latents: int) -> None:
         """Refuse a dictionary that is too small; by default none."""
@@ -23,26 +54,8 @@ class LatentSelection(ABC):
         return {}
 
     @abstractmethod
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
-        """Activate.
-
-        Args:
-            scores: Pre-activations of a batch of tokens.
-            parameters: What :meth:`parameters` named, as it is now.
-            decoder: (d_sae, d_out), for penalties that weigh latents by it.
-            training: Whether the model trains; every selection is deterministic otherwise.
-            progress: Part of the training that is over, in [0, 1].
-            generator: Source of randomness; only stochastic selections read it.
-        """
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
+        """Activate latents of a batch of tokens."""
 
 
 def check_width(name: str, k: float, num_latents: int) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from sparsek.functional import SparseCode
 
 from ._latents import Latents, PreActivations, no_penalty
-from ._selection import LatentSelection, check_whole, check_width
+from ._selection import LatentSelection, SelectionContext, check_whole, check_width
 
 
 @dataclass(frozen=True)
@@ -40,16 +37,7 @@ class TopK(LatentSelection):
         """Refuse fewer latents than k."""
         check_width("k", self.k, num_latents)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate the k largest."""
         values, indices = scores.top(self.k)
         return Latents(SparseCode(values.relu(), indices), no_penalty(values))
@@ -75,16 +63,7 @@ class AbsTopK(LatentSelection):
         """Refuse fewer latents than k."""
         check_width("k", self.k, num_latents)
 
-    def __call__(
-        self,
-        scores: PreActivations,
-        parameters: nn.ParameterDict,
-        *,
-        decoder: Tensor,
-        training: bool,
-        progress: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Latents:
+    def __call__(self, scores: PreActivations, context: SelectionContext) -> Latents:
         """Activate the k of largest magnitude."""
         code = scores.top(self.k, magnitude=True)
         return Latents(code, no_penalty(code.values))
