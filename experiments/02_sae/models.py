@@ -1,14 +1,18 @@
-"""Trained autoencoders on disk, for what is asked of them afterwards (probing.py)."""
+"""Trained autoencoders on disk, for what is asked of them afterwards (probing.py, absorption.py)."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from plan import Run
+from comparison import tested_rows
+from plan import Line, Run, selection
 from safetensors.torch import load_file, save_file
 
-from sparsek.nn import SparseAutoencoder, TopK
+from sparsek.nn import AbsTopK, SparseAutoencoder, TopK
 
 WEIGHTS = ("encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias")
 
@@ -26,8 +30,8 @@ def save(sae: SparseAutoencoder, run: Run, activations: Path) -> None:
     save_file({name: getattr(sae, name).detach().contiguous() for name in WEIGHTS}, path)
 
 
-def load(run: Run, activations: Path, k: int) -> SparseAutoencoder:
-    """The autoencoder, read at k latents of a token.
+def load(run: Run, activations: Path, k: int, *, signed: bool = False) -> SparseAutoencoder:
+    """The autoencoder, read at the k largest latents of a token, by magnitude if it is signed.
 
     Raises:
         ValueError: If this run's weights were not kept.
@@ -36,6 +40,23 @@ def load(run: Run, activations: Path, k: int) -> SparseAutoencoder:
     if not path.is_file():
         raise ValueError(f"the weights of {run} are not in {str(path)!r}; run.py writes them")
     weights = load_file(path)
-    sae = SparseAutoencoder(weights["encoder_weight"].shape[1], weights["encoder_weight"].shape[0], TopK(k))
+    d_sae, d_in = weights["encoder_weight"].shape
+    sae = SparseAutoencoder(d_in, d_sae, AbsTopK(k) if signed else TopK(k))
     sae.load_state_dict(weights, strict=False)
     return sae.eval()
+
+
+def trained(
+    grid: Mapping[str, Any], lines: Sequence[Line], length: str, activations: Path
+) -> Iterator[tuple[Run, SparseAutoencoder]]:
+    """Every seed of every row at the row's chosen setting whose weights were kept, read at k latents."""
+    for row, tested in tested_rows(lines, grid, length).items():
+        for seed in tested.values:
+            run = replace(tested.run, seed=seed)
+            if path_of(run, activations).is_file():
+                yield run, load(run, activations, grid["k"], signed=is_signed(grid["rows"][row], run))
+
+
+def is_signed(described: Mapping[str, Any], run: Run) -> bool:
+    """Whether a row's latents have signs."""
+    return "selection" in described and isinstance(selection(described, run.coefficient), AbsTopK)

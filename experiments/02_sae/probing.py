@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import models
 import torch
 import yaml
-from comparison import tested_rows
+from measure import largest
 from plan import Run
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -63,7 +64,7 @@ def pooled(store: ActivationStore, sae: SparseAutoencoder | None) -> Tensor:
         if sae is None:
             total.index_add_(0, owner, tokens)
         else:
-            values, indices = sae.encode(tokens, k=sae.selection.k)
+            values, indices = largest(sae, tokens, sae.selection.k)
             total.view(-1).index_add_(0, (owner.unsqueeze(1) * width + indices).flatten(), values.flatten())
     return total / torch.bincount(document[kept].long(), minlength=len(total)).clamp(min=1).unsqueeze(1)
 
@@ -95,24 +96,17 @@ def main() -> None:
     torch.set_num_threads(1)
     grid: Mapping[str, Any] = yaml.safe_load((HERE / "grid.yaml").read_text())
     store, labels, train = extract(arguments.activations, arguments.model)
-    rows = tested_rows(results_file.read(HERE / "results.csv"), grid, arguments.length)
-    jobs = [(row, seed, tested.run) for row, tested in rows.items() for seed in tested.values]
-    plan: list[tuple[str, int, Run | None]] = [("tokens themselves", 0, None), *jobs]
-    done = {(line["row"], line["seed"]) for line in results_file.read(arguments.results)}
-    for row, seed, chosen in plan:
-        if (row, str(seed)) in done:
+    done = {(line["row"], line["seed"], line["config"]) for line in results_file.read(arguments.results)}
+    tokens: Iterator[tuple[Run, SparseAutoencoder | None]] = iter([(Run("tokens themselves", 0, 0, 0.0), None)])
+    found = models.trained(grid, results_file.read(HERE / "results.csv"), arguments.length, arguments.activations)
+    for run, sae in chain(tokens, found):
+        config = "" if sae is None else run.config
+        if (run.row, str(run.seed), config) in done:
             continue
-        sae = None
-        if chosen is not None:
-            run = Run(row, seed, chosen.steps, chosen.learning_rate, chosen.coefficient, chosen.part)
-            if not models.path_of(run, arguments.activations).is_file():
-                continue
-            sae = models.load(run, arguments.activations, grid["k"])
         features = pooled(store, sae)
-        found = {name: v for size in SIZES for name, v in probe(features, labels, train, size).items()}
-        config = "" if chosen is None else chosen.config
-        results_file.append(arguments.results, results_file.lines(row, seed, found, 0, config))
-        print(row, seed, ", ".join(f"{name} {v:.3f}" for name, v in found.items()), flush=True)
+        measured = {name: v for size in SIZES for name, v in probe(features, labels, train, size).items()}
+        results_file.append(arguments.results, results_file.lines(run.row, run.seed, measured, run.steps, config))
+        print(run.row, run.seed, ", ".join(f"{name} {v:.3f}" for name, v in measured.items()), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import yaml
 FOLDER = Path(__file__).parents[2] / "experiments" / "01_routers"
 MODULES = ("comparison", "figure", "gradient_error", "plan", "results_file", "run", "st_moe")
 SAE_MODULES = (
+    "absorption",
     "comparison",
     "extract",
     "figure",
