@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsek._validation import check_positive, values_visible
 
 from ._log_mean_power import log_mean_power
+from ._plain_power import plain_exponent, plain_power_mean
 from ._portable import log1p
 from ._signed import RefuseNegative, SignedPower, SignPolicy
 from ._tokens import blank, check_tokens, empty_rows, kept, select, wide, with_a_token
@@ -26,7 +27,8 @@ def gem_pool(
 
     p = 1 is the mean, p → ∞ the maximum, p → −∞ the minimum, p = −1 the harmonic mean, and p = 0 the limit, the geometric
     mean. Computed in log space relative to the largest (p < 0: smallest) activation, so no power overflows, and without
-    cancellation at any p: value, gradient and ∂y/∂p are right to the precision of the dtype, also as a learnt p crosses 0. With
+    cancellation at any p; with a plain power of the quotient where p is a number in (1, 8], or a 0-d tensor on the CPU that
+    needs no gradient. Value, gradient and ∂y/∂p are right to the precision of the dtype, also as a learnt p crosses 0. With
     the shares $s_t = x_t^p/\sum x^p$, $∂y/∂x_t = s_t\, y/x_t$ and $∂y/∂p = y\, \mathrm{KL}(s \| 1/n)/p^2$. Activations
     clamped to ε receive no gradient. A row without a kept token gives 0.
 
@@ -64,13 +66,12 @@ def gem_pool(
         https://arxiv.org/abs/1711.02512.
     """
     rows, mask, power = _prepare(x, p, mask, eps, signed)
-    keep = kept(rows, mask)
-    size = select(signed.magnitudes(rows, eps), keep, 1.0)
-    reference = _reference(size, power, keep)
-    infinite = reference.isinf()
-    reference, size = torch.where(infinite, 1.0, reference), torch.where(infinite.unsqueeze(-2), 1.0, size)
-    signs = signed.signs(rows)
-    output = reference * _root_of_mean(_log_ratio(size, reference), signs, power, keep)
+    keep, size, signs = kept(rows, mask), signed.magnitudes(rows, eps), signed.signs(rows)
+    exponent = plain_exponent(p)
+    if exponent is None:
+        infinite, output = _by_logarithms(size, signs, power, keep)
+    else:
+        infinite, output = plain_power_mean(size, signs, exponent, keep)
     return blank(torch.where(infinite, _infinity(rows, signs), output), empty_rows(rows, mask)).to(x.dtype)
 
 
@@ -160,11 +161,10 @@ def _log_ratio(size: Tensor, reference: Tensor) -> Tensor:
     100 roundings.
     """
     scale = torch.where(reference > 0, reference, 1.0).unsqueeze(-2)
-    ratio = size / scale
-    near = (ratio > 0.5) & (ratio < 2)
-    floor = torch.finfo(size.dtype).tiny
-    close = log1p(torch.where(near, (size - scale) / scale, 0.0))
-    return torch.where(near, close, torch.where(near, 1.0, ratio).clamp(min=floor).log())
+    excess, ratio = (size - scale) / scale, size / scale
+    close = log1p(excess.clamp(-0.5, 1.0))
+    far = ratio.clamp(min=torch.finfo(size.dtype).tiny).log()
+    return torch.where((excess > -0.5) & (excess < 1.0), close, far)
 
 
 def _infinity(rows: Tensor, signs: Tensor | None) -> Tensor | float:
@@ -174,6 +174,15 @@ def _infinity(rows: Tensor, signs: Tensor | None) -> Tensor | float:
     constant = rows.detach()
     up, down = (constant == torch.inf).any(-2), (constant == -torch.inf).any(-2)
     return torch.where(up & down, torch.nan, torch.where(down, -torch.inf, torch.inf)).to(rows.dtype)
+
+
+def _by_logarithms(size: Tensor, signs: Tensor | None, p: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where a dimension is infinite, and the power mean of the others, (..., D)."""
+    size = select(size, keep, 1.0)
+    reference = _reference(size, p, keep)
+    infinite = reference.isinf()
+    reference, size = torch.where(infinite, 1.0, reference), torch.where(infinite.unsqueeze(-2), 1.0, size)
+    return infinite, reference * _root_of_mean(_log_ratio(size, reference), signs, p, keep)
 
 
 def _root_of_mean(ratio: Tensor, signs: Tensor | None, p: Tensor, keep: Tensor | None) -> Tensor:

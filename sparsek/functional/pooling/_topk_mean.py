@@ -49,9 +49,16 @@ def topk_mean_pool(x: Tensor, k: float | Tensor, mask: Tensor | None = None, *, 
     rows, mask, selected, size = _select(x, k, mask, scores)
     if scores is not None:
         selected = selected.unsqueeze(-1)
-    taken = torch.where((selected == 0) & rows.isinf(), 0.0, rows) * selected
+    taken = torch.where(_outside(rows, selected, size), 0.0, rows) * selected
     size = size.unsqueeze(-1) if isinstance(size, Tensor) else size
     return blank(taken.sum(-2) / size, empty_rows(rows, mask)).to(x.dtype)
+
+
+def _outside(rows: Tensor, selected: Tensor, size: float | Tensor) -> Tensor:
+    """What takes no part: not selected, and where k is learnt not finite either, since the next token gives k its derivative."""
+    outside = selected == 0
+    learnt = isinstance(size, Tensor) and size.requires_grad
+    return outside & ~rows.isfinite() if learnt else outside
 
 
 def topk_mean_weights(

@@ -158,7 +158,8 @@ class MultiheadAttentionPool(Pooling):
             parts = [part.chunk(self.heads, -1)[h] for h, part in enumerate(sums.unbind(1))]
             return torch.cat(parts, -1)
         weight = self.value.weight.to(x.dtype).unflatten(0, (self.heads, -1))
-        views = (sums @ weight.mT).movedim(1, 2).flatten(-2)
+        views = sums.movedim(1, 0).flatten(1, 2) @ weight.mT  # one product a head, for all rows
+        views = views.movedim(0, -2).flatten(-2).unflatten(0, sums.shape[::2])
         if self.value.bias is not None:
             views = views + self.value.bias.to(x.dtype)
         return apply_linear(views, self.output)

@@ -5,6 +5,7 @@ import math
 import mpmath
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from sparsek.functional.pooling import (
     AbsoluteValue,
@@ -15,6 +16,7 @@ from sparsek.functional.pooling import (
     max_pool,
     mean_pool,
 )
+from sparsek.functional.pooling._plain_power import plain_exponent
 
 POWERS = (-1, -0.5, -1e-3, -1e-9, 0, 1e-30, 1e-12, 1e-7, 1e-4, 1e-2, 0.3, 1, 2, 3, 10, 30, 100)
 
@@ -64,6 +66,44 @@ def test_value_gradient_and_derivative_are_right_to_the_precision_of_the_dtype(n
     """Within 24 units of rounding: the logarithm of 1e10, which the range of the widest row has, is 23."""
     for p in POWERS:
         assert max(errors(ACTIVATIONS[name].to(dtype), p)) < units * torch.finfo(dtype).eps, p
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("p", [1.0001, 1.5, 2, 3, 7.7, 8])
+def test_without_logarithms_where_the_power_is_known(name, dtype, p):
+    """At most 4 + 4p roundings: a rounded quotient to a power."""
+    values = ACTIVATIONS[name].to(dtype)
+    x = values.unsqueeze(-1).clone().requires_grad_()
+    assert plain_exponent(p) == plain_exponent(torch.tensor(float(p), dtype=torch.float64)) == p
+    y = gem_pool(x, p)
+    y.sum().backward()
+    want, to_x, _ = exact(values.tolist(), p)
+    tolerance = (4 + 4 * p) * torch.finfo(dtype).eps
+    assert abs(y.item() - want) <= tolerance * want
+    worst = max(abs(a - b) / max(b, mpmath.mpf("1e-30")) for a, b in zip(x.grad.flatten().tolist(), to_x, strict=True))
+    assert worst <= tolerance
+
+
+def test_logarithms_are_taken_where_a_derivative_in_the_power_is_wanted():
+    p = torch.tensor(3.0, requires_grad=True)
+    assert plain_exponent(p) is None
+    with torch.no_grad():
+        assert plain_exponent(p) == 3
+    with forward_ad.dual_level():
+        assert plain_exponent(forward_ad.make_dual(p.detach(), torch.tensor(1.0))) is None
+    assert plain_exponent(torch.full((2,), 3.0)) is plain_exponent(1) is plain_exponent(9) is plain_exponent(-3) is None
+
+
+def test_without_logarithms_at_zeros_signs_masks_and_infinities():
+    x = torch.tensor([[0.0, -2.0, torch.inf], [0.0, 2.0, 1.0], [torch.nan, torch.inf, torch.nan]], dtype=torch.float64)
+    x.requires_grad_()
+    y = gem_pool(x, 3, torch.tensor([True, True, False]), signed=SignedPower())
+    assert y.tolist() == [0, 0, math.inf]
+    y.sum().backward()
+    assert x.grad.count_nonzero() == 0
+    assert gem_pool(torch.full((3, 1), 3e38), 3).item() == pytest.approx(3e38)
+    assert gem_pool(torch.full((3, 1), 1e-30), 8, eps=1e-38).item() == pytest.approx(1e-30)
 
 
 def test_the_textbook_formula_fails_the_same_test():

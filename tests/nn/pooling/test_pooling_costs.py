@@ -47,3 +47,7 @@ def test_costs_of_heads_on_feature_maps():
     stated = dict(re.findall(r"^\| (flatten .*?|global pooling) \| ([\d,]+) \|$", PAGE, re.MULTILINE))
     shapes = {"flatten 7 × 7 × 512": (7, 7, 512), "flatten 14 × 14 × 512": (14, 14, 512), "global pooling": (512,)}
     assert stated == {name: f"{prod(shape) * 1000:,}" for name, shape in shapes.items()}
+
+
+def test_what_logarithms_cost_gem():
+    assert f"at powers outside (1, 8]: {operations_per_value(package.GeM(p=9.0)):.1f} operations" in PAGE
