@@ -2,7 +2,8 @@
 
 - :class:`KHotSelector` picks k of n units by a relaxation, a design and an estimator: features, patches, neurons.
 - :class:`FeatureGate` selects k of n features for all inputs, :class:`InstanceGate` for each input; k is a count, a share, a
-  :class:`Schedule` (:class:`GeometricSchedule`, :class:`LinearSchedule`), learnt, or what a :class:`CostBudget` pays for.
+  :class:`Schedule` (:class:`GeometricSchedule`, :class:`CubicSchedule`, :class:`LinearSchedule`), learnt, or what a
+  :class:`CostBudget` pays for.
   :class:`Marginals` is the estimator that does not sample; :class:`MLP` is a network to stand behind a gate.
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
@@ -23,6 +24,8 @@
   :class:`HierarchicalTopK`, :class:`RandomK`, :class:`TopK`, :class:`BatchTopK`, :class:`ContributionTopK`, :class:`AbsTopK`,
   :class:`ReLUL1`, :class:`JumpReLU`, :class:`Threshold`, :class:`RelaxedTopK`, :class:`SampledTopK`. :class:`AuxK` revives dead latents.
 - :class:`DifferentiableKNN` predicts from the k nearest references, and learns what near means.
+- Networks with exactly k weights are in :mod:`sparsek.nn.sparsity`: per layer, over a whole model, n of every m.
+- :class:`Attribution` scores the internal units of a model, found by :class:`UnitSite`: which k of them keep its behaviour.
 - :class:`MoETransformer` is a causal transformer with a mixture in every layer, on bytes.
 - Pooling, from many vectors to one, is in :mod:`sparsek.nn.pooling` and exported from here: :class:`MeanPool`, :class:`GeM`,
   :class:`AttentionPool`, :class:`TopKMeanPool`, :class:`SampledTokenPool` and others, all with the contract of :class:`Pooling`.
@@ -33,6 +36,7 @@ from ._adaptive import BudgetGate as BudgetGate
 from ._adaptive import BudgetTopK as BudgetTopK
 from ._adaptive_l1 import AdaptiveL1 as AdaptiveL1
 from ._attention import CausalSelfAttention as CausalSelfAttention
+from ._attribution import Attribution as Attribution
 from ._balance import Balancer as Balancer
 from ._balance import Balancers as Balancers
 from ._balance import NoBalance as NoBalance
@@ -89,6 +93,7 @@ from ._relu_routing import ReLUGate as ReLUGate
 from ._router import Router as Router
 from ._routing import ExpertOutputs as ExpertOutputs
 from ._routing import Routing as Routing
+from ._schedule import CubicSchedule as CubicSchedule
 from ._schedule import GeometricSchedule as GeometricSchedule
 from ._schedule import LinearSchedule as LinearSchedule
 from ._schedule import Schedule as Schedule
@@ -100,6 +105,7 @@ from ._sharded_experts import ShardedExperts as ShardedExperts
 from ._successive_softmax import SuccessiveSoftmax as SuccessiveSoftmax
 from ._transformer import MoETransformer as MoETransformer
 from ._transformer import TransformerOutput as TransformerOutput
+from ._unit_site import UnitSite as UnitSite
 from .pooling import AbsoluteValue as AbsoluteValue
 from .pooling import ApproximateVariance as ApproximateVariance
 from .pooling import AttentionPool as AttentionPool
@@ -170,6 +176,7 @@ __all__ = [
     "AdaptiveTopK",
     "ApproximateVariance",
     "AttentionPool",
+    "Attribution",
     "AuxK",
     "Average",
     "Balancer",
@@ -189,6 +196,7 @@ __all__ = [
     "ContextEmbedding",
     "ContributionTopK",
     "CostBudget",
+    "CubicSchedule",
     "DefaultVector",
     "DenseStraightThrough",
     "DependentRounding",
@@ -286,6 +294,7 @@ __all__ = [
     "TopKMeanPool",
     "TopKOnly",
     "TransformerOutput",
+    "UnitSite",
     "VarianceEstimate",
     "WeightedMeanPool",
     "WeightedPooling",

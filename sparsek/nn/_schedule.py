@@ -102,6 +102,27 @@ class LinearSchedule(Schedule):
         return (self.end - self.start) * share + self.start
 
 
+@dataclass(frozen=True)
+class CubicSchedule(Schedule):
+    r"""Fast at first, slow at the end: $\text{end} + (\text{start} - \text{end})(1-t)^3$.
+
+    The schedule of gradual pruning: most weights go while most are superfluous.
+
+    Example:
+        >>> CubicSchedule(start=100, end=20)(0.5)
+        30.0
+
+    References:
+        Zhu, Gupta, *To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression*, 2017,
+        https://arxiv.org/abs/1710.01878
+    """
+
+    def between(self, share: Progress) -> Progress:
+        """The cube of what is left."""
+        value: Progress = (self.start - self.end) * (1 - share) ** 3 + self.end
+        return value
+
+
 def unit_count(k: float, units: int) -> float:
     """Return k as a number of `units`: a float below 1 is the share of them, rounded and at least 1; others are counts.
 
