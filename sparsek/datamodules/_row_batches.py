@@ -59,7 +59,7 @@ class RowBatches:
         """Batch number `index`: a function of the seed and it alone."""
         order, place = divmod(index, self.in_order)
         rows = self._order(order)[place * self.size : (place + 1) * self.size]
-        return tuple(tensor[rows] for tensor in self.tensors)
+        return tuple(tensor.index_select(0, rows) for tensor in self.tensors)
 
     def _drawn(self, number: int) -> Tensor:
         return torch.from_numpy(np.random.default_rng((self.seed, number)).permutation(len(self.tensors[0])))

@@ -140,7 +140,8 @@ class FeatureSelectionTask(LightningModule):
         rate = self.score_rate.start if isinstance(self.score_rate, Schedule) else self.score_rate
         gate = {"params": [*self.gate.parameters()], "lr": rate, "weight_decay": 0.0}
         network = {"params": [*self.network.parameters()], "lr": self.learning_rate}
-        return AdamW([network, gate], weight_decay=self.weight_decay)
+        on_cpu = all(parameter.device.type == "cpu" for parameter in self.parameters())
+        return AdamW([network, gate], weight_decay=self.weight_decay, fused=on_cpu or None)  # None: what suits the device
 
 
 def _mean_loss(output: Tensor, batch: Batch) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsek.nn import FeatureGate
 from sparsek.tasks import row_losses
 
+from ._restarts import RestartGates
 from ._rows import Rows
 
 
@@ -34,14 +34,15 @@ class KneeCurve:
     points: list[KneePoint] = field(default_factory=list)
 
     @torch.no_grad()
-    def __call__(self, gate: FeatureGate, network: nn.Module, k: float) -> None:
-        """Add a point; the modes of gate and network are put back."""
-        gate.eval(), network.eval()
-        rows = Rows(*(each.to(gate.weight.device) for each in self.held_out))
-        losses = row_losses(network(gate(rows.input)), rows.target) * rows.weight
+    def __call__(self, gates: RestartGates, network: nn.Module, k: float) -> None:
+        """Add a point of the first restart; the modes of gates and network are put back."""
+        gates.eval(), network.eval()
+        rows = Rows(*(each.to(gates.weight.device) for each in self.held_out))
+        input = rows.input.expand(len(gates.weight), -1, -1)
+        losses = row_losses(network(gates(input))[0], rows.target) * rows.weight
         error = float(losses.double().std()) / len(losses) ** 0.5
         self.points.append(KneePoint(round(k), float(losses.double().mean()), error))
-        gate.train(), network.train()
+        gates.train(), network.train()
 
 
 def knee(points: list[KneePoint]) -> int:

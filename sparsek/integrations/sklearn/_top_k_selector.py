@@ -13,16 +13,17 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from torch import nn
+from torch import Tensor, nn
 
 from sparsek.datamodules import Standardisation
 from sparsek.estimators import PathwiseEstimator, StraightThrough
-from sparsek.nn import FeatureGate, GeometricSchedule, Schedule
+from sparsek.nn import GeometricSchedule, Schedule
 from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design
 
 from ._knee import KneeCurve, knee
 from ._network import fresh_network
+from ._restarts import RestartGates, side_by_side
 from ._rows import Array, Rows, merge_equal_rows
 from ._stability import mean_jaccard, ranks, top
 from ._target import Target, target_of
@@ -31,6 +32,7 @@ from ._training import Recipe, Record, train
 _KEPT = 5
 _LEAST_KEPT = 0.5
 _LEAST_ROWS = 10
+_ENTRIES = 2**22
 
 
 class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
@@ -212,37 +214,40 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"k should be <= n_features = {columns}; got {self.k}.")
         return max(1, round(k * columns)) if k < 1 else int(k)
 
-    def _gate(self, columns: int, k: int) -> FeatureGate:
+    def _gates(self, restarts: int, columns: int, k: int) -> RestartGates:
         start = min(self.start, columns) if isinstance(self.start, Integral) else round(self.start * columns)
         dropout = self.dropout
         if isinstance(dropout, str):
             dropout = 1 - min(1.0, max(_LEAST_KEPT, _KEPT / k))
-        mode, relaxation = self.mode or StraightThrough(), self.relaxation or SigmoidTopK()
         schedule = GeometricSchedule(max(start, k), k, until=0.8)
-        return FeatureGate(columns, schedule, relaxation, self.design, mode, dropout=dropout)
+        parts = self.relaxation or SigmoidTopK(), self.design, self.mode or StraightThrough()
+        return RestartGates(restarts, columns, schedule, *parts, dropout=dropout)
 
     def _train(
-        self, rows: Rows, target: Target, k: int, recipe: Recipe, restart: int, seed: int
-    ) -> tuple[FeatureGate, list[Record]]:
+        self, rows: Rows, target: Target, k: int, recipe: Recipe, kept: list[Tensor], seeds: list[int], first: int = 0
+    ) -> tuple[RestartGates, list[Record]]:
         columns, outputs = rows.input.shape[1], target.outputs(rows.target)
 
-        def build() -> tuple[FeatureGate, nn.Module]:
-            return self._gate(columns, k), fresh_network(self.estimator, columns, tuple(self.hidden), outputs)
+        def build(restarts: int) -> tuple[RestartGates, nn.Module]:
+            networks = [fresh_network(self.estimator, columns, tuple(self.hidden), outputs) for _ in range(restarts)]
+            return self._gates(restarts, columns, k), side_by_side(networks)
 
-        return train(build, rows, recipe, restart, seed)
+        return train(build, rows, kept, recipe, seeds, first)
 
     def _restarts(
         self, rows: Rows, target: Target, k: int, random: np.random.RandomState
     ) -> tuple[list[Array], list[Record]]:
-        """Train all gates and return the inclusion probabilities of each, and the records of all."""
+        """Train all gates, as many at a time as fit, and return the inclusion probabilities of each, and the records."""
+        samples, columns = rows.input.shape
+        seeds = [random.randint(2**31 - 1) for _ in range(self.restarts)]
+        kept = [_rows_of(samples, max(1, round(self.subsample * samples)), seed) for seed in seeds]
+        together = max(1, _ENTRIES // (min(self.batch_size, len(kept[0])) * columns))
         probs, records = [], []
-        for restart in range(self.restarts):
-            seed = random.randint(2**31 - 1)
-            order = torch.from_numpy(np.random.RandomState(seed).permutation(len(rows.input)))
-            kept = order[: max(1, round(self.subsample * len(order)))].sort().values
-            gate, record = self._train(rows.take(kept), target, k, self._recipe(), restart, seed)
-            probs.append(_probabilities(gate))
-            records += record
+        for first in range(0, self.restarts, together):
+            here = slice(first, first + together)
+            gates, found = self._train(rows, target, k, self._recipe(), kept[here], seeds[here], first)
+            probs += _probabilities(gates)
+            records += sorted(found, key=lambda record: (record.restart, record.step))
         return probs, records
 
     def _recipe(self) -> Recipe:
@@ -261,7 +266,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         held_out = samples // 5
         curve = KneeCurve(rows.take(order[:held_out]))
         recipe = replace(self._recipe(), watch=curve)
-        self._train(rows.take(order[held_out:]), target, 1, recipe, 0, seed)
+        self._train(rows, target, 1, recipe, [order[held_out:]], [seed])
         self.knee_ = [point._asdict() for point in curve.points]
         return knee(curve.points)
 
@@ -291,8 +296,12 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _probabilities(gate: FeatureGate) -> Array:
-    """Return π of a trained gate in float64."""
+def _rows_of(samples: int, count: int, seed: int) -> Tensor:
+    """Return the numbers of the rows that a restart is trained on, sorted."""
+    return torch.from_numpy(np.random.RandomState(seed).permutation(samples)[:count]).sort().values
+
+
+def _probabilities(gates: RestartGates) -> list[Array]:
+    """Return π of each trained gate in float64."""
     with torch.no_grad():
-        probs: Array = gate.double().probs().numpy()
-    return probs
+        return list(gates.double().probs().numpy())

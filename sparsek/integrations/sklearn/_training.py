@@ -1,10 +1,10 @@
-"""Train one gate and the network behind it by Lightning."""
+"""Train gates and the networks behind them by Lightning."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from sparsek.datamodules import RowBatches
-from sparsek.nn import FeatureGate, Schedule
-from sparsek.tasks import FeatureSelectionTask
+from sparsek.nn import Schedule
 
+from ._restarts import RestartBatches, RestartGates, RestartsTask
 from ._rows import Rows
 
 _RECORDS = 20
@@ -48,14 +47,14 @@ class Recipe:
     weight_decay: float
     accelerator: str = "cpu"
     progress_bar: bool = False
-    watch: Callable[[FeatureGate, nn.Module, float], None] | None = field(default=None, compare=False)
+    watch: Callable[[RestartGates, nn.Module, float], None] | None = field(default=None, compare=False)
 
 
 class Recorder(Callback):
-    """Keeps a :class:`Record` of every twentieth part of the steps, and lets the recipe's `watch` look."""
+    """Keeps records of every twentieth part of the steps, and lets the recipe's `watch` look."""
 
-    def __init__(self, gate: FeatureGate, network: nn.Module, recipe: Recipe, restart: int) -> None:
-        self.gate, self.network, self.recipe, self.restart = gate, network, recipe, restart
+    def __init__(self, gates: RestartGates, network: nn.Module, recipe: Recipe, first: int) -> None:
+        self.gates, self.network, self.recipe, self.first = gates, network, recipe, first
         self.records: list[Record] = []
         self._losses: list[Tensor] = []
 
@@ -63,29 +62,36 @@ class Recorder(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record."""
-        self._losses.append(outputs["loss"])
+        self._losses.append(outputs["losses"])
         step, every = batch_idx + 1, max(1, self.recipe.steps // _RECORDS)
         if step % every and step != self.recipe.steps:
             return
-        k = float(self.gate.probs().detach().sum())
-        self.records.append(Record(self.restart, step, k, float(torch.stack(self._losses).mean())))
+        k = float(self.gates.probs().detach()[0].sum())
+        means = torch.stack(self._losses).mean(0).tolist()
+        self.records += [Record(self.first + place, step, k, loss) for place, loss in enumerate(means)]
         self._losses.clear()
         if self.recipe.watch is not None:
-            self.recipe.watch(self.gate, self.network, k)
+            self.recipe.watch(self.gates, self.network, k)
 
 
 def train(
-    build: Callable[[], tuple[FeatureGate, nn.Module]], rows: Rows, recipe: Recipe, restart: int, seed: int
-) -> tuple[FeatureGate, list[Record]]:
-    """Build a gate and a network, train them on `rows`, and return the gate and the records.
+    build: Callable[[int], tuple[RestartGates, nn.Module]],
+    rows: Rows,
+    kept: Sequence[Tensor],
+    recipe: Recipe,
+    seeds: Sequence[int],
+    first: int = 0,
+) -> tuple[RestartGates, list[Record]]:
+    """Build gates and networks, train restart i on the rows `kept[i]`, and return the gates and the records.
 
-    `seed` settles everything that is drawn; the global generators are left as they were.
+    The seeds settle everything that is drawn; the global generators are left as they were. `first` is the number of the
+    first restart in the records.
     """
     with isolate_rng(), _quiet(), _one_thread():
-        torch.manual_seed(seed)
-        gate, network = build()
+        torch.manual_seed(seeds[0])
+        gates, network = build(len(seeds))
         rates = recipe.learning_rate, recipe.score_rate, recipe.weight_decay
-        recorder = Recorder(gate, network, recipe, restart)
+        recorder = Recorder(gates, network, recipe, first)
         trainer = Trainer(
             max_epochs=1,
             accelerator=recipe.accelerator,
@@ -98,9 +104,9 @@ def train(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        task = FeatureSelectionTask(gate, network, *rates)
-        trainer.fit(task, RowBatches(rows, recipe.batch_size, seed, recipe.steps))
-    return gate.cpu().eval(), recorder.records
+        task = RestartsTask(gates, network, *rates)
+        trainer.fit(task, RestartBatches(rows, kept, recipe.batch_size, seeds, recipe.steps))
+    return gates.cpu().eval(), recorder.records
 
 
 @contextmanager
