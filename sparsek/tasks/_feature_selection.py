@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -108,13 +109,17 @@ class FeatureSelectionTask(LightningModule):
         """Leave the gate at its last k, also where training was stopped early."""
         self.gate.anneal(1.0)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> STEP_OUTPUT:
         """The loss under fresh masks."""
         loss = _mean_loss(self(batch[0]), batch)
-        every: int = getattr(self.trainer, "log_every_n_steps", 1)
-        if every and self.global_step % every == 0:  # a log costs as much as a small step
+        if self.logs_now():
             self._log_training(loss)
         return loss
+
+    def logs_now(self) -> bool:
+        """Whether the trainer logs at this step: a log costs as much as a small step."""
+        every: int = getattr(self.trainer, "log_every_n_steps", 1)
+        return every > 0 and self.global_step % every == 0
 
     def _log_training(self, loss: Tensor) -> None:
         self.log("train/loss", loss, prog_bar=True)
@@ -141,7 +146,8 @@ class FeatureSelectionTask(LightningModule):
         gate = {"params": [*self.gate.parameters()], "lr": rate, "weight_decay": 0.0}
         network = {"params": [*self.network.parameters()], "lr": self.learning_rate}
         on_cpu = all(parameter.device.type == "cpu" for parameter in self.parameters())
-        return AdamW([network, gate], weight_decay=self.weight_decay, fused=on_cpu or None)  # None: what suits the device
+        fused = True if on_cpu else None  # elsewhere what torch takes for the device
+        return AdamW([network, gate], weight_decay=self.weight_decay, fused=fused)
 
 
 def _mean_loss(output: Tensor, batch: Batch) -> Tensor:

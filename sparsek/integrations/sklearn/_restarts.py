@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,12 +128,12 @@ class RestartBatches:
 class RestartsTask(FeatureSelectionTask):
     """The sum of the restarts' losses: each is trained as it would be alone."""
 
-    def training_step(self, batch: Rows, index: int) -> dict[str, Tensor]:  # type: ignore[override] - and their losses
-        """Return the sum as `loss`, and the loss of each restart as `losses`."""
-        output = self(batch.input)
-        each = row_losses(output.flatten(0, 1), batch.target.flatten(0, 1)).view(batch.weight.shape)
-        losses = (each * batch.weight).mean(1)
-        if self.trainer.log_every_n_steps and self.global_step % self.trainer.log_every_n_steps == 0:
+    def training_step(self, batch: Any, index: int) -> dict[str, Tensor]:
+        """Return the sum as `loss`, and the loss of each restart, (restarts,), as `losses`."""
+        input, target, weight = batch
+        each = row_losses(self(input).flatten(0, 1), target.flatten(0, 1)).view(weight.shape)
+        losses = (each * weight).mean(1)
+        if self.logs_now():
             self.log("train/loss", losses.detach().mean(), prog_bar=True)
         return {"loss": losses.sum(), "losses": losses.detach()}
 

@@ -38,10 +38,13 @@ _ENTRIES = 2**22
 class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Select exactly k features by training a gate together with a network.
 
-    A :class:`~sparsek.nn.FeatureGate` before a network draws masks of k features with inclusion probabilities π; k falls
+    A gate as :class:`~sparsek.nn.FeatureGate` before a network draws masks of k features with inclusion probabilities π; k falls
     geometrically from `start` to its end in the first 80 % of the steps, and the gradient of the loss moves the scores behind
     π. `restarts` gates are trained with different initial weights, batches and (below `subsample` = 1) rows. Their mean π
     decides: the k features with the largest one are selected, ties to the lowest index.
+
+    Restarts are trained side by side, in steps that serve all of them, as many at a time as keep batch × columns × restarts
+    below 4 million: five take one and a half to three times as long as one. Memory is linear in batch × columns.
 
     In training, features that were drawn are dropped again with probability `dropout`: without it a network that can do with
     a few of the k features leaves the others to chance. "auto" keeps half of k features on average, but 5 (k, if less) at least.
