@@ -13,8 +13,10 @@ from torch.nn.utils import parametrize, prune
 
 from sparsek.nn import CubicSchedule, GeometricSchedule, sparsity
 
-UNTIL = 0.75
-"""Share of the training after which no method chooses anew."""
+UNTIL = 0.5
+"""Share of the training after which k is the last one, where it falls."""
+SETTLED = 0.75
+"""Share of the training after which no method chooses anew, or next to not."""
 
 
 class Dense:
@@ -56,7 +58,7 @@ class SigmoidTopK(Dense):
     def prepare(self, temperature: float = 1.0, scores: str = "magnitude") -> None:
         """Parametrize."""
         kinds = {"magnitude": sparsity.Magnitude, "share": sparsity.LayerShare, "learnt": sparsity.LearntScores}
-        rule = sparsity.MaskRule(GeometricSchedule(temperature, 0.05, until=UNTIL))
+        rule = sparsity.MaskRule(GeometricSchedule(temperature, 0.05, until=SETTLED))
         sparsity.parametrize(
             self.model, GeometricSchedule(self.total, self.k, until=UNTIL), scores=kinds[scores](), rule=rule
         )
@@ -136,7 +138,7 @@ class Fixed(Dense):
 class RigL(Fixed):
     """Now and then the smallest weights of each layer go, and as many grow where the gradient is largest (Evci et al. 2020)."""
 
-    every = 40
+    every = 30
 
     def prepare(self, fraction: float = 0.3) -> None:
         """Begin at random."""
@@ -145,8 +147,8 @@ class RigL(Fixed):
 
     def after_backward(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Regrow, then mask the gradient."""
-        if step and step % self.every == 0 and step < UNTIL * self.steps:
-            share = self.fraction / 2 * (1 + math.cos(math.pi * step / (UNTIL * self.steps)))
+        if step and step % self.every == 0 and step < SETTLED * self.steps:
+            share = self.fraction / 2 * (1 + math.cos(math.pi * step / (SETTLED * self.steps)))
             for (module, _), mask in zip(self.tensors, self.masks, strict=True):
                 _regrow(module.weight, mask, share, optimizer.state[module.weight])
         super().after_backward(step, optimizer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,6 +63,15 @@ class GlobalSparsity:
     def add(self, parametrizations: ParametrizationList, member: GlobalWeights) -> None:
         """Take a tensor in: its parametrizations, of which `member` is the first."""
         self.members.append((parametrizations, member))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the masks while the context lasts, as a forward pass of the root does: reads in it see one solve, or one sample."""
+        before, self._kept = self._kept, {}
+        try:
+            yield
+        finally:
+            self._kept = before
 
     def masks(self, training: bool) -> tuple[Tensor, ...]:
         """Return the masks of all tensors, in their shapes, in the order of the model.

@@ -81,11 +81,16 @@ class NMSparsity(Sparsity):
 
 def check_groups(weight: Tensor, n: float | Schedule, m: int, dim: int) -> None:
     """Refuse groups that are no pattern of the weight."""
-    if isinstance(m, bool) or not isinstance(m, int) or m < 1:
-        raise ValueError(f"m must be a whole number of at least 1, got {m!r}")
+    check_group_size(m)
     if not -weight.dim() <= dim < weight.dim():
         raise ValueError(f"dim must be a dimension of the weight of shape {tuple(weight.shape)}, got {dim}")
     if weight.shape[dim] % m:
         raise ValueError(f"m must divide the size of dimension {dim}, {weight.shape[dim]}, got {m}")
     if not isinstance(n, Schedule) and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= m):
         raise ValueError(f"n must be a whole number from 1 to m = {m}, got {n!r}")
+
+
+def check_group_size(m: int) -> None:
+    """Refuse what is no number of neighbours."""
+    if isinstance(m, bool) or not isinstance(m, int) or m < 1:
+        raise ValueError(f"m must be a whole number of at least 1, got {m!r}")

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from sparsek.nn._schedule import Schedule
 
 from ._global import GlobalSparsity, GlobalWeights
-from ._n_m import NMSparsity, check_groups
+from ._n_m import NMSparsity, check_group_size, check_groups
 from ._rule import MaskRule
 from ._scores import WeightScores
 from ._sparse_weights import SparseWeights
@@ -134,6 +134,7 @@ def _count(k: float | Schedule | None, sparsity: float | None, units: int) -> fl
 
 def _divisible(chosen: list[At], m: int) -> list[At]:
     """Those with groups of m inputs."""
+    check_group_size(m)
     found = [at for at in chosen if getattr(*at).shape[1] % m == 0]
     if not found:
         raise ValueError(f"m must divide the inputs of at least one layer, got {m}")

@@ -43,12 +43,20 @@ def remove(model: nn.Module) -> nn.Module:
             part.eval()
         pruned = [getattr(module, name).clone() for module, name, _ in found]
     for (module, name, part), weight in zip(found, pruned, strict=True):
+        _own_class(module)
         torch_parametrize.remove_parametrizations(module, name, leave_parametrized=False)
         with torch.no_grad():
             getattr(module, name).copy_(weight)
         if isinstance(part, GlobalWeights):
             part.budget.close()
     return model
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a module a class of its own. Copies share the one that torch made, and torch removes the property from that class."""
+    shared = type(module)
+    body = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, body)
 
 
 def _check_whole(parts: list[Sparsity]) -> None:

@@ -8,7 +8,7 @@ from sparsek.nn._schedule import Schedule
 
 from ._rule import MaskRule
 from ._scores import WeightScores
-from ._sparsity import MAGNITUDE, RULE, Sparsity, falling
+from ._sparsity import MAGNITUDE, RULE, Sparsity, check_weight, falling
 
 
 class SparseWeights(Sparsity):
@@ -19,7 +19,7 @@ class SparseWeights(Sparsity):
     Args:
         weight: The tensor that will be parametrized; its shape and first values are read.
         k: Number of weights that stay: a count (int, or float of at least 1), a share of them (float below 1) to which k
-            falls from all of them until 3/4 of training (:class:`~sparsek.nn.GeometricSchedule`), or a
+            falls from all of them until half of training (:class:`~sparsek.nn.GeometricSchedule`), or a
             :class:`~sparsek.nn.Schedule` over either that ends at a whole number.
         scores: What weights are ranked by.
         rule: From scores to masks.
@@ -53,6 +53,7 @@ class SparseWeights(Sparsity):
     def __init__(
         self, weight: Tensor, k: float | Schedule, scores: WeightScores = MAGNITUDE, rule: MaskRule = RULE
     ) -> None:
+        check_weight("weight", weight)
         super().__init__(weight, falling(k, weight.numel()), scores, rule)
 
     def relaxed_mask(self, weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ._scores import Magnitude, WeightScores
 
 MAGNITUDE = Magnitude()
 RULE = MaskRule()
-UNTIL = 0.75
+UNTIL = 0.5
 
 
 class Sparsity(nn.Module, ABC):

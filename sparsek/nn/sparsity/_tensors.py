@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
+from ._global import GlobalWeights
 from ._sparsity import Sparsity, check_weight
 
 At = tuple[nn.Module, str]
@@ -105,13 +107,17 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
         >>> sparsity.masks(model)["layers.0.weight"].sum(-1)
         tensor([2., 2., 2., 2.])
     """
-    found = {}
     names = {module: prefix for prefix, module in model.named_modules()}
-    for module, name, part in parametrizations(model):
-        weight = list_of(module, name).original
-        mask = part.relaxed_mask(weight) if part.training else part.exact_mask(weight)
-        found[f"{names[module]}.{name}" if names[module] else name] = mask
-    return found
+    found = list(parametrizations(model))
+    with ExitStack() as budgets:
+        for budget in {part.budget for _, _, part in found if isinstance(part, GlobalWeights)}:
+            budgets.enter_context(budget.kept())
+        return {f"{names[module]}.{name}".lstrip("."): _mask(module, name, part) for module, name, part in found}
+
+
+def _mask(module: nn.Module, name: str, part: Sparsity) -> Tensor:
+    weight = list_of(module, name).original
+    return part.relaxed_mask(weight) if part.training else part.exact_mask(weight)
 
 
 def count(model: nn.Module) -> tuple[int, int]:
