@@ -17,7 +17,7 @@ LAYERS = [
     {"functional", "constraints"},
     {"distributed"},
     {"relaxations", "sampling"},
-    {"distributions", "estimators"},
+    {"distributions", "estimators", "search"},
     {"nn", "metrics"},
     {"datamodules", "tasks", "callbacks"},
     {"integrations"},
@@ -106,7 +106,7 @@ def test_a_violation_is_seen(file, line):
 def test_import_loads_nothing_heavy():
     code = (
         "import sys, sparsek, sparsek.functional, sparsek.relaxations, sparsek.sampling, sparsek.distributions, "
-        "sparsek.estimators, sparsek.nn, sparsek.constraints; "
+        "sparsek.estimators, sparsek.search, sparsek.nn, sparsek.constraints; "
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

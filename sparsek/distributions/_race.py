@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_LATE = 6.0  # exp(-exp(6)) is below the smallest number that changes 1
+from sparsek.functional._gumbel import LATE, log_arrived
+
 _NODES, _EXPONENT = 192, 38.0  # what is left out of an integral is below exp(-38) of its peak
 
 
@@ -46,14 +47,7 @@ def log_set_probability(logits: Tensor, selected: Tensor, k: int) -> Tensor:
 
 def _log_integrand(y: Tensor, ratio: Tensor) -> Tensor:
     """(..., J) and (..., k) to (..., J)."""
-    return y - y.exp() + _log_arrived(y.unsqueeze(-1) + ratio.unsqueeze(-2)).sum(-1)
-
-
-def _log_arrived(z: Tensor) -> Tensor:
-    """Return log(1 - exp(-exp(z))): exact to rounding, with finite gradients, for every z up to +inf."""
-    small = z < -14
-    x = torch.where(small, -14.0, z).clamp(max=_LATE).exp()
-    return torch.where(small, z.clamp(max=-14) - z.clamp(max=-14).exp() / 2, (-torch.expm1(-x)).log())
+    return y - y.exp() + log_arrived(y.unsqueeze(-1) + ratio.unsqueeze(-2)).sum(-1)
 
 
 def _interval(ratio: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,6 +73,6 @@ def _bisect(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, ste
 
 
 def _pull(y: Tensor, ratio: Tensor) -> Tensor:
-    """Return the derivative in y of the sum of `_log_arrived`."""
-    x = (y.unsqueeze(-1) + ratio).clamp(max=_LATE).exp()
+    """Return the derivative in y of the sum of `log_arrived`."""
+    x = (y.unsqueeze(-1) + ratio).clamp(max=LATE).exp()
     return torch.where(x > 0, x / torch.expm1(x), 1.0).sum(-1)

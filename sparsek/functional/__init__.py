@@ -8,6 +8,7 @@
 - Sizes to inclusion probabilities: :func:`pps`.
 - The k-subset law with natural parameters (conditional Poisson): :func:`log_esp`, its normaliser, with the marginals, the
   covariance and samples.
+- Gumbel variables of a tree: :func:`gumbel_with_maximum`, :func:`gumbel_log_inclusion`.
 - Sparse codes, values and indices end to end: :func:`sparse_topk`, :func:`sparse_encode` (a linear layer and its k largest
   outputs), :func:`sparse_linear` (its outputs at given units) and :func:`sparse_decode`.
 - Sparse codes over a given dictionary: :func:`orthogonal_matching_pursuit`; the dictionary from the codes: :func:`ksvd_update`.
@@ -26,6 +27,8 @@ from ._conditional_poisson import conditional_poisson_marginals as conditional_p
 from ._conditional_poisson_sample import conditional_poisson_sample as conditional_poisson_sample
 from ._doubly_capped import DoublyCapped as DoublyCapped
 from ._doubly_capped import doubly_capped as doubly_capped
+from ._gumbel import gumbel_log_inclusion as gumbel_log_inclusion
+from ._gumbel import gumbel_with_maximum as gumbel_with_maximum
 from ._ksvd_update import DictionaryUpdate as DictionaryUpdate
 from ._ksvd_update import ksvd_update as ksvd_update
 from ._lapsum_topk import lapsum_topk as lapsum_topk
@@ -80,6 +83,8 @@ __all__ = [
     "explained_variance",
     "fvu",
     "gradient_snr",
+    "gumbel_log_inclusion",
+    "gumbel_with_maximum",
     "kl_recovered",
     "ksvd_update",
     "lapsum_topk",

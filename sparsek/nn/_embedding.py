@@ -13,7 +13,8 @@ class ContextEmbedding(nn.Module):
     first attention layer would have to find. Positions before the start of the row count as symbol 0.
 
     Shape:
-        - tokens: (batch, length), int64 in [0, vocabulary − 1].
+        - tokens: (batch, length), int64 in [0, vocabulary − 1]; or (batch, length, vocabulary), laws over symbols, whose
+          embedding is the mean.
         - output: (batch, length, d_model).
 
     Args:
@@ -39,6 +40,15 @@ class ContextEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed."""
+        if tokens.is_floating_point():
+            return self._mean(tokens)
         length = tokens.shape[-1]
         shifted = [table(nn.functional.pad(tokens, (j, 0))[..., :length]) for j, table in enumerate(self.tables)]
         return torch.stack(shifted).sum(0)
+
+    def _mean(self, laws: Tensor) -> Tensor:
+        length, vocabulary = laws.shape[-2:]
+        start = nn.functional.one_hot(laws.new_zeros(len(self.tables) - 1, dtype=torch.long), vocabulary).to(laws.dtype)
+        laws = torch.cat((start.expand(*laws.shape[:-2], -1, -1), laws), -2)
+        weights = [weight.to(laws.dtype) for weight in reversed([*self.parameters()])]
+        return torch.stack([laws[..., j : j + length, :] @ weight for j, weight in enumerate(weights)]).sum(0)

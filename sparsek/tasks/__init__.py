@@ -5,7 +5,8 @@ cross-entropy, moves their bias after each optimizer step, and logs bits per byt
 :class:`FeatureSelectionTask` trains a gate on the features of a table together with the network behind it,
 on :func:`row_losses`.
 :class:`PoolingTask` trains a pooling and its head, :class:`StandardisedHead` or :class:`CosineHead`, on the tokens of a frozen
-encoder. All need the extra `train`.
+encoder. :class:`AttributionTask` learns which internal units a frozen model needs, on :class:`NextTokenLoss` or
+:class:`TargetLoss`. All need the extra `train`.
 
 :class:`SparseAutoencoderTask` trains a sparse autoencoder on activations, and :class:`SparseAutoencodersTask` several on the same
 batches, with the parts of the objective as objects: :class:`UnexplainedVariance`, :class:`SquaredError`, :class:`RelativeSquaredError`,
@@ -14,6 +15,10 @@ batches, with the parts of the objective as objects: :class:`UnexplainedVariance
 :mod:`sparsek.tasks.recipes`.
 """
 
+from ._attribution import AttributionTask as AttributionTask
+from ._attribution import NextTokenLoss as NextTokenLoss
+from ._attribution import Objective as Objective
+from ._attribution import TargetLoss as TargetLoss
 from ._feature_selection import FeatureSelectionTask as FeatureSelectionTask
 from ._feature_selection import row_losses as row_losses
 from ._initialisation import geometric_median as geometric_median
@@ -34,9 +39,12 @@ from ._sparse_autoencoders import SparseAutoencodersTask as SparseAutoencodersTa
 from ._unit_norm import UnitNorm as UnitNorm
 
 __all__ = [
+    "AttributionTask",
     "CosineHead",
     "FeatureSelectionTask",
     "LanguageModelTask",
+    "NextTokenLoss",
+    "Objective",
     "PoolingTask",
     "ReconstructionLoss",
     "RelativeSquaredError",
@@ -45,6 +53,7 @@ __all__ = [
     "SparseAutoencodersTask",
     "SquaredError",
     "StandardisedHead",
+    "TargetLoss",
     "UnexplainedVariance",
     "UnitNorm",
     "WarmupDecay",
