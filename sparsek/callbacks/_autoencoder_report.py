@@ -48,6 +48,14 @@ class AutoencoderReport(Callback):
             if part.dead is not None:
                 self.record.dead.append((name, step, float(part.dead)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is recorded so far."""
+        return {name: list(rows) for name, rows in vars(self.record).items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a record."""
+        self.record = AutoencoderRecord(**{name: list(map(tuple, rows)) for name, rows in state_dict.items()})
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the latest measures."""
         if not trainer.sanity_checking:

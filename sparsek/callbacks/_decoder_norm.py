@@ -33,12 +33,13 @@ class DecoderNormalisation(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a module without autoencoders; begin with norm 1."""
+        """Refuse a module without autoencoders; begin with norm 1. What a checkpoint gave stays as it is, to the last bit."""
         if not list(_autoencoders(pl_module)):
             raise ValueError(
                 f"pl_module must hold a SparseAutoencoder for DecoderNormalisation, got {type(pl_module).__name__} without one"
             )
-        self._normalise(pl_module)
+        if trainer.ckpt_path is None:
+            self._normalise(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take the parallel part from the gradients."""

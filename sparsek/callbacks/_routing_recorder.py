@@ -51,6 +51,7 @@ class RoutingRecorder(Callback):
         self._domains: tuple[str, ...] = ()
         self._domain_load: MetricCollection | None = None
         self._gradient_snr: GradientSNR | None = None
+        self._saved: dict[str, Any] = {}
         self._domain_bits: list[MeanMetric] = []
 
     def on_train_batch_end(
@@ -72,11 +73,31 @@ class RoutingRecorder(Callback):
         if not found or len(found) < len(gradients):
             return
         if self._gradient_snr is None:
-            self._gradient_snr = GradientSNR(found[0].numel(), len(found)).to(pl_module.device)
+            self._gradient_snr = self._make_gradient_snr(found[0].numel(), len(found), pl_module.device)
         self._gradient_snr.update(found)
         if self._gradient_snr.update_count == self.snr_steps:
             pl_module.log("train/router_gradient_snr", self._gradient_snr.compute().float())
             self._gradient_snr.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is recorded so far, and the gradients of a value that is not complete."""
+        snr = self._gradient_snr
+        states = {} if snr is None else {name: getattr(snr, name) for name in snr._defaults}
+        records = {name: list(rows) for name, rows in vars(self.record).items()}
+        return {"record": records, "gradients": states, "updates": 0 if snr is None else snr.update_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a record."""
+        self.record = RoutingRecord(**{name: list(map(tuple, rows)) for name, rows in state_dict["record"].items()})
+        self._saved = state_dict if state_dict["updates"] else {}
+
+    def _make_gradient_snr(self, numbers: int, layers: int, device: torch.device) -> GradientSNR:
+        """The measure, with the gradients that a checkpoint held."""
+        metric = GradientSNR(numbers, layers)
+        for name, value in self._saved.get("gradients", {}).items():
+            setattr(metric, name, value)
+        metric._update_count, self._saved = self._saved.get("updates", 0), {}
+        return metric.to(device)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""

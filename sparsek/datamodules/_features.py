@@ -93,7 +93,8 @@ class FeatureBatches:
     ) -> None:
         self.features, self.rows, self.batch_size, self.seed = features, torch.tensor(rows), batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.passes = 0
+        self.passes, self.served = 0, 0
+        self._skipped = 0
 
     def __len__(self) -> int:
         total = -(-len(self.rows) // self.batch_size)
@@ -104,24 +105,27 @@ class FeatureBatches:
         return len(range(self.rank, total, self.world_size))
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        rows = self.rows[self._order()]
-        batches = rows.split(self.batch_size)[self.rank :: self.world_size]
-        for batch in batches[: len(self)]:
+        skipped, self._skipped = self._skipped, 0
+        if not skipped:
+            self.passes += 1
+        batches = self.rows[self._order(self.passes - 1)].split(self.batch_size)[self.rank :: self.world_size]
+        for number, batch in enumerate(batches[skipped : len(self)], skipped + 1):
+            self.served = number
             yield self.features.batch(batch)
 
-    def _order(self) -> Tensor:
+    def _order(self, number: int) -> Tensor:
         if self.seed is None:
             return torch.arange(len(self.rows))
-        key = hashlib.sha256(f"{self.seed}/{self.passes}".encode()).digest()
-        self.passes += 1
-        return torch.randperm(
-            len(self.rows), generator=torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
-        )
+        key = hashlib.sha256(f"{self.seed}/{number}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+        return torch.randperm(len(self.rows), generator=generator)
 
     def state_dict(self) -> dict[str, int]:
-        """The number of passes begun."""
-        return {"passes": self.passes}
+        """The number of passes begun, and of batches served where the last one has not ended."""
+        within = 0 < self.served < len(self)
+        return {"passes": self.passes} | ({"batches": self.served} if within else {})
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on with a saved pass."""
+        """Go on within a saved pass, or with the next one."""
         self.passes = state_dict["passes"]
+        self.served = self._skipped = state_dict.get("batches", 0)

@@ -122,7 +122,7 @@ class FeatureSelectionTask(LightningModule):
         return every > 0 and self.global_step % every == 0
 
     def _log_training(self, loss: Tensor) -> None:
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         if isinstance(self.gate, FeatureGate):
             self.log("train/k", self.gate.probs().detach().sum())
 
@@ -136,9 +136,10 @@ class FeatureSelectionTask(LightningModule):
 
     def _measure(self, stage: str, batch: Batch) -> None:
         output, target = self(batch[0]), batch[1]
-        self.log(f"{stage}/loss", _mean_loss(output, batch), batch_size=len(target))
+        self.log(f"{stage}/loss", _mean_loss(output, batch), batch_size=len(target), sync_dist=True)
         if not target.is_floating_point():
-            self.log(f"{stage}/accuracy", (output.argmax(-1) == target).float().mean(), batch_size=len(target))
+            accuracy = (output.argmax(-1) == target).float().mean()
+            self.log(f"{stage}/accuracy", accuracy, batch_size=len(target), sync_dist=True)
 
     def configure_optimizers(self) -> Optimizer:
         """AdamW; the scores of a gate have a learning rate of their own and no weight decay."""

@@ -106,7 +106,7 @@ class PoolingTask(LightningModule):
         """The cross-entropy of one batch."""
         assert self.head is not None, "checked when training starts"
         loss = F.cross_entropy(self.head(self(batch.tokens, batch.mask)), batch.label)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Tokens, batch_idx: int) -> None:

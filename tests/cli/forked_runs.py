@@ -1,0 +1,47 @@
+"""Runs of `sparsek` that can be killed, without the seconds that every start of Python takes.
+
+Reads lines of JSON, {"words": […], "folder": "…"}; forks, runs the command in the folder, and prints the number of the process and
+then, when it has ended, its exit status (negative: the signal).
+"""
+
+import json
+import os
+import sys
+import traceback
+import warnings
+
+warnings.simplefilter("ignore")
+
+import torch  # noqa: E402 - warnings of the imports are of no interest
+
+from sparsek.cli import main  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def child(words, folder):
+    os.chdir(folder)
+    log = os.open("output.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["sparsek", *words]
+    try:
+        main()
+    except SystemExit as error:
+        print(error, flush=True)
+        os._exit(1 if error.code else 0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    process = os.fork()
+    if process == 0:
+        child(asked["words"], asked["folder"])
+    print(process, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
