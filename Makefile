@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-routers routers pooling figures clean
+.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-routers routers pooling figures examples fresh matrix clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -100,6 +100,19 @@ corpora:  ## fetch the fixed text of the experiments with Debian's `bible` (pack
 figures: $(VENV)/.train  ## the figures and tables of benchmarks/ from its results files
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/tables.py
+
+examples: $(VENV)/.dev  ## what the README shows: its code, and the commands that need no data
+	$(BIN)/python -m pytest -q tests/test_readme.py README.md
+	$(BIN)/sparsek fit -c configs/pooling/planted.yaml
+	$(BIN)/sparsek fit -c configs/pooling/planted.yaml -c configs/pooling/mean.yaml
+	$(BIN)/sparsek fit -c configs/feature_selection/digits.yaml -c configs/feature_selection/xor2.yaml
+	$(BIN)/sparsek report runs
+
+fresh:  ## a stranger's machine: clone, empty home, the README's two commands and its examples; an hour on two cores
+	sh scripts/fresh.sh
+
+matrix:  ## the tests on Python 3.11 and torch 2.13.0; MATRIX=full adds Python 3.12 and torch 2.6.0 (several GB)
+	sh scripts/matrix.sh
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs

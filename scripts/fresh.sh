@@ -1,0 +1,35 @@
+#!/bin/sh
+# Does a stranger's machine run what the README says? Clones the repository into an empty folder, with an empty home and no cache, and runs
+# the README's two commands and its examples. Only the package client's settings (PIP_*) are kept.
+#
+#   scripts/fresh.sh            the committed state of this repository
+#   FRESH=demo scripts/fresh.sh only `make demo`
+set -eu
+
+source=$(cd "$(dirname "$0")/.." && pwd)
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT INT TERM
+mkdir "$place/home" "$place/tmp"
+git clone --quiet --no-local "$source" "$place/sparsek"
+cd "$place/sparsek"
+
+clean() {
+  # shellcheck disable=SC2046  # one word a setting
+  env -i HOME="$place/home" TMPDIR="$place/tmp" PATH="$PATH" LANG=C.UTF-8 PIP_NO_CACHE_DIR=1 \
+    $(env | grep '^PIP_' | grep -v '^PIP_NO_CACHE_DIR=' || true) "$@"
+}
+
+step() {
+  begun=$(date +%s)
+  echo "== $*"
+  clean "$@"
+  echo "== $* passed in $(($(date +%s) - begun)) s"
+}
+
+first=$(date +%s)
+step make demo
+if [ "${FRESH:-all}" = all ]; then
+  step make test
+  step make examples
+fi
+echo "fresh machine: passed in $(($(date +%s) - first)) s"
