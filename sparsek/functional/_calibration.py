@@ -4,10 +4,15 @@ r"""Natural parameters of the conditional Poisson law with given inclusion proba
 covariance H of the law. Newton's method is applied to the log-odds, $\operatorname{logit} π(θ) = \operatorname{logit}
 π$, which is nearly linear in θ, also near 0 and 1. Scaled to correlations and with its null direction filled, H is so
 well conditioned that conjugate gradients with O(n) products solve it in a few steps at any n.
+
+While few units are picked (or left out), laws come from a tree of counts, and H is first replaced by Hájek's $C - c
+c^T/Σc$, whose inverse is a division: each step then costs one law. Where its errors stop falling fast, Newton takes over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +21,17 @@ from torch import Tensor
 from sparsek._validation import inspectable
 
 from ._conditional_poisson import covariance_product, mean_picks, tilted_covariance, tilted_product
+from ._count_tree import Counted, count, countable, counted_picks, counted_product
 from ._poisson_binomial import Frequencies, Tilted, frequencies, tilt
 
 _NEWTON_STEPS = 16
 _NEWTON_TOLERANCE = 1e-6
+_ACCURATE = 1e-14  # an error of log-odds that ends the search
 _SOLVE_STEPS = 40
 _GRADIENT_TOLERANCE = 1e-14
 _DENSE = 64  # units up to which the covariance is formed and factorised
+_HAJEK_STEPS = 12
+_HAJEK_ROUNDS = 8  # of the fixed point for c: an approximation needs no more
 
 
 def calibrate(probs: Tensor, k: Tensor) -> Tensor:
@@ -49,41 +58,94 @@ class Law(NamedTuple):
     """A conditional Poisson law at given natural parameters."""
 
     rows: Tilted
-    rule: Frequencies
+    terms: Frequencies | Counted
+    """What its moments are computed from."""
     probs: Tensor
     """π, (..., n)."""
     complement: Tensor
     """1 − π without cancellation, (..., n)."""
 
+    def product(self, vector: Tensor) -> Tensor:
+        """The covariance times `vector`, in O(n) for a small k or any n."""
+        if isinstance(self.terms, Counted):
+            return counted_product(self.terms, vector)
+        return tilted_product(self.rows, self.terms, vector)
+
 
 def law_at(logits: Tensor, k: Tensor) -> Law:
     """Return the law with natural parameters `logits` and size k."""
     rows = tilt(logits, k)
+    if countable(logits, k):
+        tree = count(rows)
+        return Law(rows, tree, *counted_picks(tree, logits.shape))
     rule = frequencies(rows)
     probs, complement = mean_picks(rows, rule)
     return Law(rows, rule, probs.clamp(0, 1), complement.clamp(0, 1))
 
 
 def _solve_natural(probs: Tensor, k: Tensor) -> Tensor:
-    """Damped Newton on the log-odds. A row stops where its largest error stops falling."""
+    """Find θ: Hájek's steps while they are cheap and good, then damped Newton."""
     free = free_units(probs)
     goal = torch.where(free, probs, 0.5).logit()
-    theta = _first_guess(probs, goal, free)
-    error, law = _evaluate(theta, k, goal, free)
-    size, damping = error.abs().amax(-1, keepdim=True), torch.ones_like(k)
+    theta, evaluate = _first_guess(probs, goal, free), partial(_evaluate, k=k, goal=goal, free=free)
+    error, law = evaluate(theta)
+    if isinstance(law.terms, Counted):
+        theta, error, law = _hajek(theta, error, law, evaluate, _hajek_share(probs, free))
+    return _centre(_newton(theta, error, law, evaluate), free)
+
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Law]]
+"""From θ to the error of the log-odds and the law."""
+
+
+def _largest(error: Tensor) -> Tensor:
+    return error.abs().amax(-1, keepdim=True)
+
+
+def _hajek(theta: Tensor, error: Tensor, law: Law, evaluate: Evaluate, share: Tensor) -> tuple[Tensor, Tensor, Law]:
+    """Steps by the inverse of Hájek's covariance, as long as the largest error of a batch falls to a quarter each time."""
+    size = _largest(error)
+    for _ in range(_HAJEK_STEPS):
+        trial = theta - share * error
+        trial_error, trial_law = evaluate(trial)
+        trial_size = _largest(trial_error)
+        better = trial_size < size
+        fast = bool((trial_size.amax() < size.amax() / 4) & better[size > _ACCURATE].all())
+        theta, error = torch.where(better, trial, theta), torch.where(better, trial_error, error)
+        size, law = torch.where(better, trial_size, size), trial_law
+        if not fast or bool((size <= _ACCURATE).all()):
+            break
+    return theta, error, law if bool(better.all()) else evaluate(theta)[1]
+
+
+def _hajek_share(probs: Tensor, free: Tensor) -> Tensor:
+    """π(1 − π) over c, where c − c²/Σc = π(1 − π) (Hájek, 1964): what H⁻¹ takes of a relative change."""
+    spread = torch.where(free, probs * (1 - probs), 0.0)
+    c = spread
+    for _ in range(_HAJEK_ROUNDS):
+        c = spread + c * c / c.sum(-1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
+    return torch.where(free, spread / torch.where(free, c, 1.0), 0.0)
+
+
+def _newton(theta: Tensor, error: Tensor, law: Law, evaluate: Evaluate) -> Tensor:
+    """Damped Newton on the log-odds. A row stops where its largest error stops falling."""
+    size = _largest(error)
+    damping = torch.ones_like(size)
+    if isinstance(law.terms, Counted) and bool((size <= _ACCURATE).all()):
+        return theta
     for _ in range(_NEWTON_STEPS):
         trial = theta - damping * solve_covariance(law, law.probs * law.complement * error, _NEWTON_TOLERANCE)
-        trial_error, trial_law = _evaluate(trial, k, goal, free)
-        trial_size = trial_error.abs().amax(-1, keepdim=True)
+        trial_error, trial_law = evaluate(trial)
+        trial_size = _largest(trial_error)
         better = trial_size < size
-        unsolved = (trial_size > 1e-14) & ((trial_size < size / 2) | ((size > 1e-3) & (damping > 1e-3)))
+        unsolved = (trial_size > _ACCURATE) & ((trial_size < size / 2) | ((size > 1e-3) & (damping > 1e-3)))
         damping = torch.where(better, 1.0, damping / 4)
         theta, error = torch.where(better, trial, theta), torch.where(better, trial_error, error)
         size = torch.where(better, trial_size, size)
-        if inspectable(probs) and not bool(unsolved.any()):
+        if inspectable(theta) and not bool(unsolved.any()):
             break
-        law = trial_law if inspectable(probs) and bool(better.all()) else _evaluate(theta, k, goal, free)[1]
-    return _centre(theta, free)
+        law = trial_law if inspectable(theta) and bool(better.all()) else evaluate(theta)[1]
+    return theta
 
 
 def _evaluate(theta: Tensor, k: Tensor, goal: Tensor, free: Tensor) -> tuple[Tensor, Law]:
@@ -114,15 +176,15 @@ def solve_covariance(law: Law, vector: Tensor, tolerance: float) -> Tensor:
     inverse = torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1.0), 0.0)
     null = scale / scale.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(scale.dtype).tiny)
     target = _reject(vector * inverse, null)
-    dense = scale.shape[-1] <= _DENSE
-    solution = (
-        _solve_dense(law, target, inverse, null) if dense else _solve_iterative(law, target, inverse, null, tolerance)
-    )
+    if isinstance(law.terms, Frequencies) and scale.shape[-1] <= _DENSE:
+        solution = _solve_dense(law.rows, law.terms, target, inverse, null)
+    else:
+        solution = _solve_iterative(law, target, inverse, null, tolerance)
     return _reject(solution, null) * inverse
 
 
-def _solve_dense(law: Law, target: Tensor, inverse: Tensor, null: Tensor) -> Tensor:
-    matrix = tilted_covariance(law.rows, law.rule) * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
+def _solve_dense(rows: Tilted, rule: Frequencies, target: Tensor, inverse: Tensor, null: Tensor) -> Tensor:
+    matrix = tilted_covariance(rows, rule) * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
     matrix = matrix + null.unsqueeze(-1) * null.unsqueeze(-2) + torch.diag_embed((inverse == 0).to(inverse.dtype))
     solution: Tensor = torch.linalg.solve_ex(matrix, target)[0]
     return solution
@@ -134,7 +196,7 @@ def _solve_iterative(law: Law, target: Tensor, inverse: Tensor, null: Tensor, to
     solution = torch.zeros_like(target)
     square = start = _square(residual)
     for _ in range(_SOLVE_STEPS):
-        image = _reject(tilted_product(law.rows, law.rule, direction * inverse) * inverse, null)
+        image = _reject(law.product(direction * inverse) * inverse, null)
         curvature = (direction * image).sum(-1, keepdim=True)
         rate = torch.where(curvature > 0, square / torch.where(curvature > 0, curvature, 1.0), 0.0)
         solution, residual = solution + rate * direction, residual - rate * image

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsek._validation import check_dim, check_floating, check_k, values_visible
 
+from ._count_tree import count, countable, counted_picks
 from ._poisson_binomial import Frequencies, Tilted, blocks, frequencies, tilt, tilted_picks
 
 
@@ -210,7 +211,9 @@ class _Marginals(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, k: Tensor) -> Tensor:
         rows = tilt(logits, k)
-        probs = mean_picks(rows, frequencies(rows))[0].clamp(0, 1).masked_fill(rows.complement == 0, 1.0)
+        counted = countable(logits, k)
+        probs = counted_picks(count(rows), logits.shape)[0] if counted else mean_picks(rows, frequencies(rows))[0]
+        probs = probs.clamp(0, 1).masked_fill(rows.complement == 0, 1.0)
         return probs.masked_fill((rows.log_scale == -torch.inf).unsqueeze(-1), torch.nan)
 
     @staticmethod

@@ -46,8 +46,7 @@ def successive_softmax(
 
     Raises:
         ValueError: If an argument has the wrong type, shape or range; if k is not whole; if a row has fewer than k
-        valid
-            units, or more than k at +inf. Values are looked at in eager mode only; otherwise such a row is NaN.
+            valid units, or more than k at +inf. Values are looked at in eager mode only; otherwise such a row is NaN.
 
     Example:
         >>> successive_softmax(torch.tensor([3.0, 0.0, 0.0]), 2, temperature=2.0)
