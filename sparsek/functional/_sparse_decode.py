@@ -77,19 +77,22 @@ def decode_rows(values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     return sparse_bags(values.reshape(-1), indices.reshape(-1), regular_offsets(indices), weight)
 
 
-def decode_levels(values: Tensor, indices: Tensor, weight: Tensor, levels: Sequence[int]) -> Tensor:
-    """(rows, k) to (rows, levels, d): a bag for each increment, and their running sum."""
+def decode_levels(
+    values: Tensor, indices: Tensor, weight: Tensor, levels: Sequence[int], constant: Tensor | None = None
+) -> Tensor:
+    """(rows, k) to (rows, levels, d): a bag for each increment, and their running sum from a constant (1 or rows, d) on."""
     rows, most = values.shape[0], levels[-1]
     starts = regular_offsets(indices[:, :most])
     steps = torch.tensor([0, *levels[:-1]], device=indices.device)
     offsets = torch.cat(((starts[:-1, None] + steps).flatten(), starts[-1:]))
     bags = sparse_bags(values[:, :most].reshape(-1), indices[:, :most].reshape(-1), offsets, weight)
-    return running_sum(bags.view(rows, len(levels), weight.shape[1]))
+    return running_sum(bags.view(rows, len(levels), weight.shape[1]), constant)
 
 
-def running_sum(parts: Tensor) -> Tensor:
+def running_sum(parts: Tensor, start: Tensor | None = None) -> Tensor:
     """Along dimension 1, which is short: twice as fast there as `cumsum`."""
-    return torch.stack([*accumulate(parts.unbind(1))], 1)
+    first, *rest = parts.unbind(1)
+    return torch.stack([*accumulate([first if start is None else first + start, *rest])], 1)
 
 
 def check_levels(levels: Sequence[int], k: int | None = None) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsek.nn import SparseAutoencoderOutput
+from sparsek.nn.sparse_autoencoder._output import squared_distances
 from sparsek.nn.sparse_autoencoder._processes import processes, total
 
 from ._running_norm import RunningNorm
@@ -29,7 +30,7 @@ class ReconstructionLoss(ABC):
             variance: Squared distances of the targets of the whole batch to their mean, summed, per process.
             norm: What is known of the targets seen so far.
         """
-        squares = (output.reconstructions - target.unsqueeze(-2)).square().sum(-1)  # in the precision of the target
+        squares = squared_distances(output.reconstructions, target)
         return (squares @ output.weights.to(squares)).sum() / self.unit(target, variance, norm)
 
     @abstractmethod

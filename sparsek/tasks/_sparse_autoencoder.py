@@ -106,7 +106,7 @@ class SparseAutoencoderTask(AutoencoderStream):
         self,
         autoencoder: SparseAutoencoder,
         auxiliary: Callable[[int], AuxK] | None = AuxK,
-        dead_fraction: float | None = 0.1,
+        dead_fraction: float | None = 0.05,
         centre: bool = True,
         scale: bool = True,
         loss: ReconstructionLoss | None = None,

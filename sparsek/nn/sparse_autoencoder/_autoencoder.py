@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_floating, inspectable
 from sparsek.functional import SparseCode, sparse_decode
 from sparsek.functional._sparse_decode import check_levels, decode_levels, decode_rows
 
 from ._batch_top_k import Threshold
 from ._latents import Latents, PreActivations
 from ._nested_top_k import NestedTopK
-from ._output import SparseAutoencoderOutput
+from ._output import SparseAutoencoderOutput, squared_distances
 from ._prefixes import decode_prefixes, decode_ragged
 from ._selection import LatentSelection, SelectionContext
 
@@ -117,9 +117,10 @@ class SparseAutoencoder(nn.Module):
             generator: Source of randomness, for selections that sample while training.
         """
         rows, batch = self._rows(input)
-        latents = self._activate(self.selection, rows, progress, generator)
-        parts, main = self._decode_parts(latents)
-        parts = (parts + self._constant(rows).unsqueeze(1)).masked_fill(_broken(rows).unsqueeze(-1), torch.nan)
+        broken = _broken(rows)
+        latents = self._activate(self.selection, rows, broken, progress, generator)
+        parts, main = self._decode_parts(latents, self._constant(rows))
+        parts = _filled(parts, broken, torch.nan)
         return SparseAutoencoderOutput(
             reconstruction=parts[:, main].reshape(*batch, *self.output_shape),
             latents=_with_batch(_main(latents), batch),
@@ -147,7 +148,7 @@ class SparseAutoencoder(nn.Module):
             values, indices = self._scores(rows).top(k)
             return SparseCode(values.relu().view(*batch, k), indices.view(*batch, k))
         selection = self.selection if threshold is None else Threshold(threshold)
-        return _with_batch(self._activate(selection, rows, 1.0, None).active, batch)
+        return _with_batch(self._activate(selection, rows, _broken(rows), 1.0, None).active, batch)
 
     def decode(
         self, latents: SparseCode | Tensor, input: Tensor | None = None, *, levels: Sequence[int] | None = None
@@ -204,7 +205,7 @@ class SparseAutoencoder(nn.Module):
         wanted = target.flatten(-len(self.output_shape))
         rows = wanted.reshape(-1, wanted.shape[-1])
         variance = (rows - rows.mean(0)).square().sum().detach()
-        squares = (output.reconstructions - wanted.unsqueeze(-2)).square().sum(-1)
+        squares = squared_distances(output.reconstructions, wanted)
         return (squares @ output.weights).sum() / variance + output.penalty
 
     @torch.no_grad()
@@ -248,17 +249,21 @@ class SparseAutoencoder(nn.Module):
         return PreActivations(centre, self.encoder_weight, self.encoder_bias)
 
     def _activate(
-        self, selection: LatentSelection, rows: Tensor, progress: float, generator: torch.Generator | None
+        self,
+        selection: LatentSelection,
+        rows: Tensor,
+        broken: Tensor | None,
+        progress: float,
+        generator: torch.Generator | None,
     ) -> Latents:
-        broken = _broken(rows)
-        whole = rows.masked_fill(broken, 0)  # a broken token takes nothing from the others of its batch
+        whole = _filled(rows, broken, 0.0)  # a broken token takes nothing from the others of its batch
         learnt = dict(self.selection_parameters.items())
         context = SelectionContext(self.decoder_weight, self.training, progress, generator, learnt)
         latents = selection(self._scores(whole), context)
         active = latents.active
         if isinstance(active, Tensor):
-            return latents._replace(active=active.masked_fill(broken, torch.nan))
-        return latents._replace(active=active._replace(values=active.values.masked_fill(broken, torch.nan)))
+            return latents._replace(active=_filled(active, broken, torch.nan))
+        return latents._replace(active=active._replace(values=_filled(active.values, broken, torch.nan)))
 
     def _constant(self, rows: Tensor) -> Tensor:
         """What is added to every reconstruction: (1 or rows, d_out)."""
@@ -266,17 +271,19 @@ class SparseAutoencoder(nn.Module):
             return self.decoder_bias.unsqueeze(0)
         return F.linear(rows, self.skip_weight, self.decoder_bias)
 
-    def _decode_parts(self, latents: Latents) -> tuple[Tensor, int]:
-        """Reconstructions without their constant, (rows, parts, d_out), and the place of the main one."""
+    def _decode_parts(self, latents: Latents, constant: Tensor) -> tuple[Tensor, int]:
+        """Reconstructions, (rows, parts, d_out), and the place of the main one."""
         active, weight = latents.active, self.decoder_weight
         if isinstance(active, Tensor):
-            parts = (active @ weight).unsqueeze(1)
+            parts = (active @ weight + constant).unsqueeze(1)
         elif latents.levels:
-            parts = decode_levels(*active, weight, latents.levels)
+            parts = decode_levels(*active, weight, latents.levels, constant)
         else:
-            parts = (decode_ragged(active, weight) if latents.ragged else decode_rows(*active, weight)).unsqueeze(1)
+            decoded = decode_ragged(active, weight) if latents.ragged else decode_rows(*active, weight)
+            parts = (decoded + constant).unsqueeze(1)
         if self.prefixes.numel() and self.training:
-            parts = torch.cat((parts, decode_prefixes(_main(latents), weight, self.prefixes)[:, :-1]), 1)
+            narrow = decode_prefixes(_main(latents), weight, self.prefixes)[:, :-1] + constant.unsqueeze(1)
+            parts = torch.cat((parts, narrow), 1)
         return parts, latents.main
 
 
@@ -305,9 +312,15 @@ def _main(latents: Latents) -> SparseCode | Tensor:
     return SparseCode(latents.active.values[:, :k], latents.active.indices[:, :k])
 
 
-def _broken(rows: Tensor) -> Tensor:
-    """(rows, 1): tokens with a NaN or an infinite entry; their latents and reconstructions are NaN."""
-    return ~rows.detach().isfinite().all(-1, keepdim=True)
+def _broken(rows: Tensor) -> Tensor | None:
+    """(rows, 1): tokens with a NaN or an infinite entry; their latents and reconstructions are NaN. None if a look shows none."""
+    broken = (rows.detach() * 0).sum(-1, keepdim=True).isnan()  # 0 · ∞ is NaN; cheaper than isfinite
+    return None if broken.is_cpu and inspectable(broken) and not broken.any() else broken
+
+
+def _filled(values: Tensor, broken: Tensor | None, value: float) -> Tensor:
+    """Values (rows, …) with a number in the place of broken rows."""
+    return values if broken is None else values.masked_fill(broken.view(-1, *[1] * (values.dim() - 1)), value)
 
 
 def _with_batch(active: SparseCode | Tensor, batch: torch.Size) -> SparseCode | Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparsek.functional import SparseCode
@@ -24,3 +26,10 @@ class SparseAutoencoderOutput(NamedTuple):
     """0-d: what the selection adds to the loss."""
     weights: Tensor
     """(parts,): what the squared error of each part counts in the loss."""
+
+
+def squared_distances(parts: Tensor, target: Tensor) -> Tensor:
+    """(..., parts): of every part, (..., parts, d_out), to the flattened target, (..., d_out), in the wider precision of the two."""
+    dtype = torch.promote_types(parts.dtype, target.dtype)
+    wanted = target.to(dtype).unsqueeze(-2).expand(parts.shape)
+    return F.mse_loss(parts.to(dtype), wanted, reduction="none").sum(-1)  # one pass each way
