@@ -5,6 +5,10 @@ decoder, on 1024 tokens in float32, k = 32. The dense reference computes what To
 product for the pre-activations, `torch.topk`, a scatter, a product with the decoder, and their gradients. "encoder product" is that
 product alone, `torch.nn.functional.linear`, forward: no step can be faster. Every ratio is to the dense reference in the same run;
 on the CPU with one thread, processor time.
+
+`--peers FOLDER` measures the established trainers in the same rounds, each by its own code in an environment that
+`experiments/02_sae/peers.sh FOLDER` made: `SAETrainer.step` of SAELens, `TopKTrainer.update` of dictionary_learning, and the parts of
+sparsify's training loop, on as many tokens. Then the fastest execution of ours alone is measured beside them.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from command import arguments
 from environment import pin, slug
+from peer_steps import Reported, peer_steps
 from results import Row, write
 from timing import Call, interleave, stopwatch_of
 from torch import Tensor
@@ -63,8 +68,8 @@ def sparse_loss(sae: SparseAutoencoder, x: Tensor) -> Tensor:
     return sae.loss(sae(x), x)
 
 
-def calls(d_sae: int, k: int, device: str) -> dict[Key, Call]:
-    """Return the steps of one size."""
+def calls(d_sae: int, k: int, device: str, *, alone: bool = False) -> dict[Key, Call]:
+    """Return the steps of one size; of ours in the fastest execution alone, or in all."""
     torch.manual_seed(0)
     d_in = SIZES.get(d_sae, 64)
     x = torch.randn(TOKENS, d_in, device=device)
@@ -80,7 +85,7 @@ def calls(d_sae: int, k: int, device: str) -> dict[Key, Call]:
         BatchTopK(k),
     ]
     for selection in selections:
-        for backend in executions(device):
+        for backend in executions(device)[-1:] if alone else executions(device):
             sae = SparseAutoencoder(d_in, d_sae, selection).to(device)
             context = nullcontext if device == "cuda" else partial(use_backends, backend)
             runs[type(selection).__name__, backend.value] = Call(step(sae, partial(sparse_loss, sae), x), context)
@@ -92,10 +97,13 @@ def executions(device: str) -> list[Backend]:
     return [b for b in (Backend.EAGER, Backend.NATIVE) if b is Backend.EAGER or (device == "cpu" and available(b))]
 
 
-def measure(sizes: list[int], k: int, device: str, budget: float) -> Iterator[Row]:
+def measure(sizes: list[int], k: int, device: str, budget: float, peers: Path | None = None) -> Iterator[Row]:
     """Yield a row for each step."""
+    clock = stopwatch_of(device) if peers is None else Reported()
     for d_sae in sizes:
-        medians = interleave(calls(d_sae, k, device), stopwatch_of(device), budget)
+        plan = {"d_in": SIZES.get(d_sae, 64), "d_sae": d_sae, "k": k, "tokens": TOKENS}
+        with peer_steps(peers, plan) as others:
+            medians = interleave(calls(d_sae, k, device, alone=peers is not None) | others, clock, budget)
         reference = medians[DENSE].seconds
         for (operation, execution), median in medians.items():
             seconds = median.seconds
@@ -118,13 +126,17 @@ def main(argv: list[str] | None = None) -> None:
         "--sizes", nargs="*", type=int, default=[*SIZES], help="d_sae; d_in is 768, 384, or 64 for others"
     )
     parser.add_argument("--k", type=int, default=K)
+    parser.add_argument("--peers", type=Path, help="folder of the environments that experiments/02_sae/peers.sh made")
     chosen = parser.parse_args(argv)
+    if chosen.peers is not None and chosen.device != "cpu":
+        parser.error("--peers are measured on the CPU")
     if chosen.device == "cpu":
         pin()
-    path = Path(chosen.out) / f"sae_step-{slug(chosen.device)}.csv"
+    name = "sae_step" if chosen.peers is None else "sae_peers"
+    path = Path(chosen.out) / f"{name}-{slug(chosen.device)}.csv"
     rows: list[Row] = []
     print("| step | execution | d_sae | ms | times faster than dense |\n|---|---|---|---|---|")
-    for row in measure(chosen.sizes, chosen.k, chosen.device, chosen.budget):
+    for row in measure(chosen.sizes, chosen.k, chosen.device, chosen.budget, chosen.peers):
         rows.append(row)
         write(path, rows, chosen.device)
         print(line(row), flush=True)

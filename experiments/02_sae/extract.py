@@ -18,7 +18,7 @@ TEXT_DIGEST = {
     "quick": "554aeff93823c9780b6241b4e9af62a60436aa2f69164e664c81dbcb5ce50403",
     "whole": "1330cdb2eb77e80a1517695487d360df06dc487a372931c509a1b1164695330e",
 }
-SHARE = {"quick": 0.15, "whole": 1.0}
+SHARE = {"quick": 0.15, "whole": 1.0, "causal": 0.03}
 
 
 def extract(folder: Path, part: str, model: str, layer: int, gguf_file: str | None = None) -> ActivationManifest:

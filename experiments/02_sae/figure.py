@@ -24,6 +24,8 @@ TITLES = {
     "quick": "400 steps of 512 tokens",
     "offset": "400 steps of 512 tokens with a mean offset",
     "headline": "4,000 steps of 512 tokens",
+    "wide": "24,576 latents, 400 steps",
+    "causal": "layer 15 of SmolLM2, 400 steps",
 }
 
 

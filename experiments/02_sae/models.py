@@ -47,11 +47,11 @@ def load(run: Run, activations: Path, k: int, *, signed: bool = False) -> Sparse
 
 
 def trained(
-    grid: Mapping[str, Any], lines: Sequence[Line], length: str, activations: Path
+    grid: Mapping[str, Any], lines: Sequence[Line], length: str, activations: Path, seeds: int | None = None
 ) -> Iterator[tuple[Run, SparseAutoencoder]]:
-    """Every seed of every row at the row's chosen setting whose weights were kept, read at k latents."""
+    """Every seed (or the first so many) of every row at its chosen setting whose weights were kept, read at k latents."""
     for row, tested in tested_rows(lines, grid, length).items():
-        for seed in tested.values:
+        for seed in sorted(tested.values)[:seeds]:
             run = replace(tested.run, seed=seed)
             if path_of(run, activations).is_file():
                 yield run, load(run, activations, grid["k"], signed=is_signed(grid["rows"][row], run))

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Two environments for the peers: FOLDER/saelens and FOLDER/dictionary_learning, with torch as constraints.txt says.
-# Neither gets torchvision or torchaudio; dictionary_learning is installed without its dependencies, which pull them in.
+# An environment for each peer: FOLDER/saelens, FOLDER/dictionary_learning and FOLDER/sparsify (benchmarks/sae_step.py times it),
+# with torch as constraints.txt says. None gets torchvision or torchaudio: peers are installed without dependencies that pull them in.
 # sh experiments/02_sae/peers.sh FOLDER
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,6 +20,9 @@ environment "$1/saelens" jaxtyping beartype fancy-einsum rich better-abc typegua
 
 environment "$1/dictionary_learning" zstandard python-socketio protobuf msgspec ipython pillow
 "$1/dictionary_learning/bin/python" -m pip install --quiet --no-deps dictionary-learning==0.1.0 "nnsight>=0.3,<0.4"
-for name in saelens dictionary_learning; do
+
+environment "$1/sparsify" natsort schedulefree simple-parsing psutil
+"$1/sparsify/bin/python" -m pip install --quiet --no-deps eai-sparsify==1.3.3
+for name in saelens dictionary_learning sparsify; do
   "$1/$name/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio
 done

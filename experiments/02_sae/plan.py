@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparsek.nn import LatentSelection
@@ -23,12 +23,15 @@ class Run:
     learning_rate: float
     coefficient: float | None = None
     part: str = "quick"
+    d_sae: int | None = None
+    """Latents, where the length has another number than the grid."""
 
     @property
     def config(self) -> str:
         """The words."""
         own = "" if self.coefficient is None else f" coefficient={self.coefficient:g}"
-        return f"part={self.part} learning_rate={self.learning_rate:g}{own}"
+        wide = "" if self.d_sae is None else f" d_sae={self.d_sae}"
+        return f"part={self.part} learning_rate={self.learning_rate:g}{own}{wide}"
 
     def is_in(self, lines: Sequence[Line]) -> bool:
         """Whether the results have it."""
@@ -43,7 +46,7 @@ def tuning_runs(grid: Mapping[str, Any], row: str, length: str) -> Iterator[Run]
     rates = described.get("learning_rates", plan["learning_rates"])
     for rate in rates:
         for coefficient in coefficients:
-            yield Run(row, plan["seeds"][0], plan["steps"], rate, coefficient, plan["part"])
+            yield Run(row, plan["seeds"][0], plan["steps"], rate, coefficient, plan["part"], plan.get("d_sae"))
 
 
 def final_runs(grid: Mapping[str, Any], row: str, length: str, lines: Sequence[Line]) -> Iterator[Run]:
@@ -53,7 +56,7 @@ def final_runs(grid: Mapping[str, Any], row: str, length: str, lines: Sequence[L
         return
     best = min(tried, key=lambda run: value(lines, run, f"val/{criterion(grid, row)}"))
     for seed in plan["seeds"]:
-        yield Run(row, seed, best.steps, best.learning_rate, best.coefficient, best.part)
+        yield replace(best, seed=seed)
 
 
 def criterion(grid: Mapping[str, Any], row: str) -> str:

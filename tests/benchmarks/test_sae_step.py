@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -31,6 +32,19 @@ def test_the_dense_reference_is_the_loss_of_top_k(load):
     torch.testing.assert_close(dense, sparse)
     for a, b in zip(*(torch.autograd.grad(loss, [*sae.parameters()]) for loss in (dense, sparse)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_peer_is_timed_by_what_its_own_process_says(load):
+    module = load("peer_steps")
+    echo = "import sys; print('ready', flush=True); [print(0.25 * i, flush=True) for i, _ in enumerate(sys.stdin, 1)]"
+    with module.PeerStep([sys.executable, "-c", echo], {}) as step:
+        assert [step(), step()] == [0.25, 0.5]
+        assert module.Reported()(step, 2) == (0.75 + 1.0) / 2
+    assert 0 <= module.Reported()(lambda: None, 3) < 0.25
+    with pytest.raises(RuntimeError, match="the peer stopped: ValueError: no such thing"):
+        module.PeerStep([sys.executable, "-c", "raise ValueError('no such thing')"], {}).__enter__()
+    with module.peer_steps(None, {}) as none:
+        assert none == {}
 
 
 def test_the_page_has_what_was_measured(load):

@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "01_routers"
 MODULES = ("comparison", "figure", "gradient_error", "plan", "results_file", "run", "st_moe")
 SAE_MODULES = (
     "absorption",
+    "causal",
     "comparison",
     "extract",
     "figure",
@@ -23,6 +24,7 @@ SAE_MODULES = (
     "probing",
     "results_file",
     "run",
+    "threshold",
     "train",
 )
 
