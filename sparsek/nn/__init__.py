@@ -4,7 +4,8 @@
 - :class:`FeatureGate` selects k of n features for all inputs, :class:`InstanceGate` for each input; k is a count, a share, a
   :class:`Schedule` (:class:`GeometricSchedule`, :class:`CubicSchedule`, :class:`LinearSchedule`), learnt, or what a
   :class:`CostBudget` pays for.
-  :class:`Marginals` is the estimator that does not sample; :class:`MLP` is a network to stand behind a gate.
+  :class:`Marginals` is the estimator that does not sample; :class:`MLP` is a network to stand behind a gate, :class:`ConvNet`
+  one for rows of pixels.
 - :class:`Router` sends each token to k experts and returns a :class:`Routing`, losses included. Its parts are chosen separately:
 
   - gate, logits to weights: :class:`SigmoidTopKGate`, :class:`SoftmaxGate`, :class:`SigmoidGate`, :class:`ReLUGate`,
@@ -47,6 +48,7 @@ from ._bias import DualBias as DualBias
 from ._bias import SignBias as SignBias
 from ._budget import BudgetBalance as BudgetBalance
 from ._capacity import Capacity as Capacity
+from ._conv_net import ConvNet as ConvNet
 from ._cost_budget import CostBudget as CostBudget
 from ._dependent_rounding import DependentRounding as DependentRounding
 from ._differentiable_knn import DifferentiableKNN as DifferentiableKNN
@@ -195,6 +197,7 @@ __all__ = [
     "ConditionalPoissonGate",
     "ContextEmbedding",
     "ContributionTopK",
+    "ConvNet",
     "CostBudget",
     "CubicSchedule",
     "DefaultVector",

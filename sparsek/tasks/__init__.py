@@ -7,6 +7,7 @@ on :func:`row_losses`.
 :class:`PoolingTask` trains a pooling and its head, :class:`StandardisedHead` or :class:`CosineHead`, on the tokens of a frozen
 encoder. :class:`AttributionTask` learns which internal units a frozen model needs, on :class:`NextTokenLoss` or
 :class:`TargetLoss`. All need the extra `train`.
+:class:`SparseNetworkTask` trains a network whose weights are sparse in the end.
 
 :class:`SparseAutoencoderTask` trains a sparse autoencoder on activations, and :class:`SparseAutoencodersTask` several on the same
 batches, with the parts of the objective as objects: :class:`UnexplainedVariance`, :class:`SquaredError`, :class:`RelativeSquaredError`,
@@ -36,6 +37,7 @@ from ._reconstruction_loss import UnexplainedVariance as UnexplainedVariance
 from ._running_norm import RunningNorm as RunningNorm
 from ._sparse_autoencoder import SparseAutoencoderTask as SparseAutoencoderTask
 from ._sparse_autoencoders import SparseAutoencodersTask as SparseAutoencodersTask
+from ._sparse_network import SparseNetworkTask as SparseNetworkTask
 from ._unit_norm import UnitNorm as UnitNorm
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "RunningNorm",
     "SparseAutoencoderTask",
     "SparseAutoencodersTask",
+    "SparseNetworkTask",
     "SquaredError",
     "StandardisedHead",
     "TargetLoss",

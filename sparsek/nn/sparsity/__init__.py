@@ -4,6 +4,7 @@
 (:class:`SparseWeights`); :func:`parametrize_n_m` keeps n of every m neighbours (:class:`NMSparsity`). :func:`anneal` moves k from all
 weights to the last k while the model trains. What weights are ranked by is an object (:class:`Magnitude`, :class:`LayerShare`,
 :class:`LearntScores`), and so is the way from scores to masks (:class:`MaskRule`). :func:`masks` and :func:`count` show what is kept.
+As objects, for a task or a configuration file, both ways are a :class:`Pattern`: :class:`Unstructured`, :class:`NOfM`.
 
 :func:`remove` makes the masks final. A pruned model is then run as it is, by :func:`to_csr` (:class:`CSRLinear`) or
 :func:`to_semi_structured`, and stored by :func:`sparse_state_dict`.
@@ -19,6 +20,9 @@ from ._global import GlobalWeights as GlobalWeights
 from ._n_m import NMSparsity as NMSparsity
 from ._parametrize import parametrize as parametrize
 from ._parametrize import parametrize_n_m as parametrize_n_m
+from ._pattern import NOfM as NOfM
+from ._pattern import Pattern as Pattern
+from ._pattern import Unstructured as Unstructured
 from ._remove import remove as remove
 from ._rule import MaskRule as MaskRule
 from ._scores import LayerShare as LayerShare
@@ -41,8 +45,11 @@ __all__ = [
     "Magnitude",
     "MaskRule",
     "NMSparsity",
+    "NOfM",
+    "Pattern",
     "SparseWeights",
     "Sparsity",
+    "Unstructured",
     "WeightScores",
     "anneal",
     "count",
