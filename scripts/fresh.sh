@@ -14,9 +14,11 @@ git clone --quiet --no-local "$source" "$place/sparsek"
 cd "$place/sparsek"
 
 clean() {
-  # shellcheck disable=SC2046  # one word a setting
-  env -i HOME="$place/home" TMPDIR="$place/tmp" PATH="$PATH" LANG=C.UTF-8 PIP_NO_CACHE_DIR=1 \
-    $(env | grep '^PIP_' | grep -v '^PIP_NO_CACHE_DIR=' || true) "$@"
+  for name in $(env | sed -n 's/^\(PIP_[A-Z0-9_]*\)=.*/\1/p'); do
+    eval "value=\$$name"
+    set -- "$name=$value" "$@"
+  done
+  env -i HOME="$place/home" TMPDIR="$place/tmp" PATH="$PATH" LANG=C.UTF-8 PIP_NO_CACHE_DIR=1 "$@"
 }
 
 step() {

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Trainer
+from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
@@ -52,6 +53,17 @@ class AppendingWriter(ExperimentWriter):
             self._append(self._text(self.metrics, header=not self._path.is_file()))
             self.lines += len(self.metrics)
             self.metrics = []
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Keep hyper-parameters; the file that is there stays until the new one is whole."""
+        self.hparams.update(params)
+        part = Path(self.log_dir) / f".{self.NAME_HPARAMS_FILE}.part"
+        try:
+            save_hparams_to_yaml(str(part), self.hparams)
+            part.replace(part.with_name(self.NAME_HPARAMS_FILE))
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     def sync(self) -> None:
         """Bring the lines to the disk."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sparsek._validation import check_positive
+
+_PREFIX = "run-"
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -43,10 +45,11 @@ class RunCheckpoint(ModelCheckpoint):
             raise ValueError(f"keep must be at least 1, got {keep}")
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}")
-        self.seconds = seconds
+        self.seconds, self._rest, self._own_folder = seconds, 0.0, dirpath is None
         interval = timedelta(seconds=seconds) if every_n_train_steps is None else None
         super().__init__(
             dirpath,
+            filename=f"{_PREFIX}{{epoch}}-{{step}}",
             monitor="step",
             mode="max",
             save_top_k=keep,
@@ -61,8 +64,10 @@ class RunCheckpoint(ModelCheckpoint):
         return type(self).__qualname__
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was validated."""
-        self._save(trainer)
+        """Save what was validated, if there is time for it."""
+        passed = time.monotonic() - (self._last_time_checked or 0.0)
+        if trainer.strategy.broadcast(bool(self._every_n_train_steps) or passed >= min(self.seconds, self._rest)):
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step."""
@@ -75,12 +80,19 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        """Save, and see how long that takes."""
+        """Save, see how long that takes, and remove what killed processes did not come to remove."""
         begun = time.monotonic()
         super()._save_checkpoint(trainer, filepath)
+        if self._own_folder:
+            self._prune(trainer)
         self._last_time_checked = time.monotonic()
+        self._rest = 50 * (self._last_time_checked - begun)
         if self._train_time_interval is not None:
-            self._train_time_interval = timedelta(seconds=max(self.seconds, 50 * (self._last_time_checked - begun)))
+            self._train_time_interval = timedelta(seconds=max(self.seconds, self._rest))
 
-    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Any]:
-        return {**super()._monitor_candidates(trainer)}
+    def _prune(self, trainer: Trainer) -> None:
+        """Leave the files that are known; in the folder of this run alone, which no other writes to."""
+        known = {Path(path).name for path in self.best_k_models}
+        for path in Path(self.dirpath or ".").glob(f"{_PREFIX}*{self.FILE_EXTENSION}"):
+            if path.name not in known:
+                trainer.strategy.remove_checkpoint(path)

@@ -90,12 +90,8 @@ def check_seal(path: str | Path) -> bool:
     with Path(path).open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _SEAL - _END, 0))
-        tail = file.read()
-        end = tail.rfind(b"PK\5\6")
-        comment = tail[end + _END :] if end >= 0 else tail[-_SEAL:]
-        declared = int.from_bytes(tail[end + _END - 2 : end + _END], "little") if end >= 0 else len(comment)
-        sealed = len(comment) == _SEAL and (end >= 0 or comment.startswith(MARK))
-        if declared == len(comment) and not sealed:
+        comment, declared = _comment(file.read())
+        if declared == len(comment) != _SEAL:
             return False
         file.seek(0)
         if declared != len(comment) or comment != MARK + _digest(file, size - _SEAL):
@@ -141,6 +137,15 @@ def _seal(file: BinaryIO) -> None:
     digest = _digest(file, end)
     file.seek(end)
     file.write(MARK + digest)
+
+
+def _comment(tail: bytes) -> tuple[bytes, int]:
+    """What ends an archive after its last record, and how long it should be."""
+    end = tail.rfind(b"PK\5\6")
+    if end >= 0:
+        return tail[end + _END :], int.from_bytes(tail[end + _END - 2 : end + _END], "little")
+    seal = tail[-_SEAL:]
+    return (seal, _SEAL) if seal.startswith(MARK) else (b"", 0)
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

@@ -17,6 +17,7 @@ from sparsek.callbacks._sealed_file import read_sealed
 
 from ._allowed import asked_for, only_allowed
 from ._resume import Resume, Resumption
+from ._saved_config import SavedConfig
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": {
@@ -35,6 +36,8 @@ def check_checkpoint(path: str | Path) -> None:
     Raises:
         ValueError: With what is wrong.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"ckpt_path must be a checkpoint file, got {str(path)!r}, which is not there")
     try:
         read_sealed(path)
     except CheckpointError as error:
@@ -72,7 +75,7 @@ class SparsekCLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 trainer_defaults=TRAINER_DEFAULTS,
-                save_config_kwargs={"overwrite": True},
+                save_config_callback=SavedConfig,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
@@ -130,7 +133,8 @@ class SparsekCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Look for a run that the same command began."""
-        if getattr(self.trainer, "fast_dev_run", False):
+        keeps_nothing = not (self.trainer.loggers or self.trainer.checkpoint_callbacks)
+        if keeps_nothing or getattr(self.trainer, "fast_dev_run", False):
             return
         own = self.config.fit.clone()
         for name in NOT_OF_THE_RUN:

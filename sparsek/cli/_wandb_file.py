@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _BLOCK, _HEADER = 32768, 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
@@ -18,13 +18,13 @@ def read_wandb(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         ValueError: If the file is not one of wandb's, or wandb is not installed.
     """
     try:
-        from wandb.proto.wandb_internal_pb2 import Record  # noqa: PLC0415 - only those who log to wandb have it
+        from wandb.proto import wandb_internal_pb2 as messages  # noqa: PLC0415 - only those who log to wandb have it
     except ImportError as error:
         raise ValueError(f"{str(path)!r} can be read with wandb installed alone") from error
     settings: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
     for data in _records(Path(path)):
-        record = Record()
+        record = cast(Any, messages).Record()
         record.ParseFromString(data)
         settings.update({item.key: json.loads(item.value_json) for item in record.run.config.update if item.key})
         settings.update({item.key: json.loads(item.value_json) for item in record.config.update if item.key})

@@ -62,8 +62,8 @@ def test_the_run_checkpoint_keeps_the_newest_and_the_last_step(tmp_path):
     callback = RunCheckpoint(every_n_train_steps=3, keep=2)
     whole = fit(tmp_path, callback, max_steps=7)
     folder = tmp_path / "x" / "version_0" / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["epoch=1-step=6.ckpt", "epoch=1-step=7.ckpt"]
-    assert_same(whole, fit(tmp_path, ckpt_path=str(folder / "epoch=1-step=7.ckpt"), max_steps=7))
+    assert sorted(path.name for path in folder.iterdir()) == ["run-epoch=1-step=6.ckpt", "run-epoch=1-step=7.ckpt"]
+    assert_same(whole, fit(tmp_path, ckpt_path=str(folder / "run-epoch=1-step=7.ckpt"), max_steps=7))
 
 
 def test_the_run_checkpoint_writes_less_often_where_writing_takes_long(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_the_error_names_the_step_the_batch_and_the_module(tmp_path):
     assert "step=6.ckpt" in str(error)
     kept = torch.load(error.file, weights_only=True)
     assert kept["batch"]["0"].shape == (4, 3)
-    good = tmp_path / "x" / "version_0" / "checkpoints" / "epoch=1-step=6.ckpt"
+    good = tmp_path / "x" / "version_0" / "checkpoints" / "run-epoch=1-step=6.ckpt"
     assert all(value.isfinite().all() for value in torch.load(good, weights_only=True)["state_dict"].values())
 
 
@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     with pytest.raises(NonFiniteError, match="no checkpoint is written of weights that are not finite"):
         fit(tmp_path, callback, RunCheckpoint(every_n_train_steps=1), module=module, max_steps=6)
     kept = sorted(path.name for path in (tmp_path / "x" / "version_0" / "checkpoints").iterdir())
-    assert kept == ["epoch=0-step=2.ckpt", "epoch=0-step=3.ckpt"]
+    assert kept == ["run-epoch=0-step=2.ckpt", "run-epoch=0-step=3.ckpt"]
 
 
 def test_bad_arguments_are_one_clear_error():

@@ -22,6 +22,9 @@ with warnings.catch_warnings():
 ROWS, STEPS, VALIDATION = 8, 6, 5
 """Rows of a step of all ranks together; steps; batches of validation."""
 
+OF_EACH_PROCESS = {"val/max_vio_batch"}
+"""Measures of the batches of a process."""
+
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
@@ -109,8 +112,8 @@ def compare(name, rank, world_size):
     for key, value in expected.items():
         torch.testing.assert_close(learnt[key], value, rtol=0, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
     assert found.keys() == measured.keys()
-    for key, value in measured.items():
-        assert found[key] == pytest.approx(value, abs=1e-6), key
+    for key in measured.keys() - OF_EACH_PROCESS:
+        assert found[key] == pytest.approx(measured[key], rel=1e-6, abs=1e-6), key
 
 
 def a_language_model_trains_as_on_one_process(rank, world_size):
