@@ -10,10 +10,10 @@ encoder. :class:`AttributionTask` learns which internal units a frozen model nee
 :class:`SparseNetworkTask` trains a network whose weights are sparse in the end.
 
 :class:`SparseAutoencoderTask` trains a sparse autoencoder on activations, and :class:`SparseAutoencodersTask` several on the same
-batches, with the parts of the objective as objects: :class:`UnexplainedVariance`, :class:`SquaredError`, :class:`RelativeSquaredError`,
-:class:`WarmupDecay`, :class:`UnitNorm`, :func:`median_bias` and :func:`median_bias_and_unit_output` (by :func:`geometric_median`);
-:class:`RunningNorm` centres and scales. The recipes of established trainers are in
-:mod:`sparsek.tasks.recipes`.
+batches, with the parts of the objective as objects: :class:`UnexplainedVariance`, :class:`GeometricMean`, :class:`SquaredError`,
+:class:`RelativeSquaredError`, :class:`WarmupDecay`, :class:`UnitNorm`, :func:`median_bias` and
+:func:`median_bias_and_unit_output` (by :func:`geometric_median`); :class:`RunningNorm` centres and scales. The recipes of established
+trainers are in :mod:`sparsek.tasks.recipes`.
 """
 
 from ._attribution import AttributionTask as AttributionTask
@@ -30,6 +30,7 @@ from ._learning_rate import WarmupDecay as WarmupDecay
 from ._pooling import PoolingTask as PoolingTask
 from ._pooling_heads import CosineHead as CosineHead
 from ._pooling_heads import StandardisedHead as StandardisedHead
+from ._reconstruction_loss import GeometricMean as GeometricMean
 from ._reconstruction_loss import ReconstructionLoss as ReconstructionLoss
 from ._reconstruction_loss import RelativeSquaredError as RelativeSquaredError
 from ._reconstruction_loss import SquaredError as SquaredError
@@ -44,6 +45,7 @@ __all__ = [
     "AttributionTask",
     "CosineHead",
     "FeatureSelectionTask",
+    "GeometricMean",
     "LanguageModelTask",
     "NextTokenLoss",
     "Objective",

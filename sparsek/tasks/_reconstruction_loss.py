@@ -58,6 +58,32 @@ class UnexplainedVariance(ReconstructionLoss):
 
 
 @dataclass(frozen=True)
+class GeometricMean(UnexplainedVariance):
+    r"""The geometric mean of the parts' unexplained variances, $\prod_m F_m^{w_m}$ with weights of sum 1, times their sum.
+
+    A part counts by what it changes in proportion: the gradient is $\propto \sum_m w_m \nabla F_m / F_m$. With the mean,
+    the small levels of a nested dictionary, whose errors are the largest, count the most. The same as :class:`UnexplainedVariance`
+    where there is one part. The error of a part that is exact counts as the least number above 0.
+
+    Example:
+        >>> from sparsek.nn import SparseAutoencoder
+        >>> sae, x = SparseAutoencoder(8, 64), torch.randn(10, 8)
+        >>> output, variance = sae(x), (x - x.mean(0)).square().sum()
+        >>> each = (output.reconstructions - x.unsqueeze(1)).square().sum((0, 2)) / variance
+        >>> bool(torch.isclose(GeometricMean()(output, x, variance, RunningNorm((8,))), each.log().mean().exp()))
+        True
+    """
+
+    def __call__(self, output: SparseAutoencoderOutput, target: Tensor, variance: Tensor, norm: RunningNorm) -> Tensor:
+        """Return the loss: its value and its gradient are those of the whole batch, in the mean over processes."""
+        errors = squared_distances(output.reconstructions, target).flatten(0, -2).sum(0)
+        weights = output.weights.to(errors)
+        whole = (total(errors.detach()) / processes()).clamp(min=torch.finfo(errors.dtype).tiny)
+        mean = ((whole / self.unit(target, variance, norm)).log() @ weights / weights.sum()).exp()
+        return mean * (errors / whole @ weights)
+
+
+@dataclass(frozen=True)
 class SquaredError(ReconstructionLoss):
     r"""$\lVert y - \hat y \rVert^2$, mean over tokens: the loss of SAELens and of dictionary_learning.
 

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 
     from sparsek.callbacks import ThresholdCalibration
     from sparsek.nn.sparse_autoencoder import _batch_top_k
-    from sparsek.tasks import SparseAutoencodersTask, SparseAutoencoderTask, recipes
+    from sparsek.tasks import GeometricMean, SparseAutoencodersTask, SparseAutoencoderTask, recipes
 
 D, N, TOKENS, STEPS = 6, 40, 24, 8
 """Sizes; tokens of a step of all ranks together; steps."""
@@ -33,6 +33,7 @@ def make_task():
     return SparseAutoencodersTask(
         {
             "nested": SparseAutoencoderTask(sae(NestedTopK(2)), dead_fraction=0.2, learning_rate=0.02),
+            "geometric": SparseAutoencoderTask(sae(NestedTopK(2)), learning_rate=0.02, loss=GeometricMean()),
             "batch": SparseAutoencoderTask(sae(BatchTopK(2)), dead_fraction=0.2, learning_rate=0.02),
             "saelens": recipes.saelens(sae(BatchTopK(2)), 0.02, dead_batches=2),
             "openai": recipes.openai(sae(NestedTopK(2)), 0.02, dead_tokens=3 * TOKENS, aux_k=3),
