@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from plan import Run, selection
+from plan import Run, instantiate, selection
 from safetensors.torch import load_file, save_file
 
 from sparsek.datamodules import ActivationDataModule
@@ -60,13 +60,15 @@ def mean_ms(times: list[float]) -> float:
 def train_own(run: Run, grid: Mapping[str, Any], data: ActivationDataModule) -> Trained:
     """Train under Lightning."""
     torch.manual_seed(run.seed)
-    chosen = selection(grid["rows"][run.row], run.coefficient)
+    row = grid["rows"][run.row]
+    chosen = selection(row, run.coefficient)
+    options = {name: instantiate(value) for name, value in (grid.get("task", {}) | row.get("task", {})).items()}
     task = SparseAutoencoderTask(
         SparseAutoencoder(data.shape, run.d_sae or grid["d_sae"], chosen),
         learning_rate=run.learning_rate,
         schedule=WarmupDecay(grid["warmup"], grid["decay"]),
         seed=run.seed,
-        **(grid.get("task", {}) | grid["rows"][run.row].get("task", {})),
+        **options,
     )
     timer = StepTimer()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)

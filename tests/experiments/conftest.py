@@ -15,6 +15,7 @@ SAE_MODULES = (
     "causal",
     "comparison",
     "extract",
+    "features",
     "figure",
     "library",
     "measure",

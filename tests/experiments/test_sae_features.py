@@ -107,3 +107,11 @@ def test_first_occurrences_are_the_first_and_words_are_whole():
     assert [is_word(name) for name in ("word", "##ing", "a", "x2", "[CLS]", "naïve", string.ascii_lowercase)] == [
         True, False, False, False, False, False, True,
     ]  # fmt: skip
+
+
+def test_the_tables_of_the_readme_are_those_of_the_files():
+    from features import HERE, table, tables  # noqa: PLC0415 - from the folder of the experiment
+
+    assert tables(HERE) in (HERE / "README.md").read_text()
+    lines = [{"row": "a", "seed": str(i), "metric": "f1", "value": str(i)} for i in range(3)]
+    assert table("t", {"f1": "F1"}, lines).splitlines()[-1] == "| a | 3 | 1.000 |"
