@@ -60,6 +60,16 @@ class DifferentiableKNN(nn.Module):
         tensor([[1., 0.],
                 [0., 1.]])
 
+        A metric that is learnt by the loss of its own predictions, each row among the others:
+
+        >>> _ = torch.manual_seed(0)
+        >>> knn = DifferentiableKNN(k=2, embedding=torch.nn.Linear(1, 1))
+        >>> others = ~torch.eye(4, dtype=torch.bool)
+        >>> probs = knn(references, references, classes, mask=others)
+        >>> torch.nn.functional.nll_loss((0.99 * probs + 0.005).log(), classes.argmax(-1)).backward()
+        >>> bool(knn.embedding.weight.grad.abs() > 0)
+        True
+
     References:
         Goldberger, Roweis, Hinton, Salakhutdinov (2004), "Neighbourhood Components Analysis",
         https://papers.nips.cc/paper/2566-neighbourhood-components-analysis.

@@ -6,7 +6,7 @@ cross-entropy, moves their bias after each optimizer step, and logs bits per byt
 on :func:`row_losses`.
 :class:`PoolingTask` trains a pooling and its head, :class:`StandardisedHead` or :class:`CosineHead`, on the tokens of a frozen
 encoder. :class:`AttributionTask` learns which internal units a frozen model needs, on :class:`NextTokenLoss` or
-:class:`TargetLoss`. All need the extra `train`.
+:class:`TargetLoss`. :class:`NearestNeighbourTask` learns the metric of a nearest-neighbour classifier. All need the extra `train`.
 :class:`SparseNetworkTask` trains a network whose weights are sparse in the end.
 
 :class:`SparseAutoencoderTask` trains a sparse autoencoder on activations, and :class:`SparseAutoencodersTask` several on the same
@@ -27,6 +27,7 @@ from ._initialisation import median_bias as median_bias
 from ._initialisation import median_bias_and_unit_output as median_bias_and_unit_output
 from ._language_model import LanguageModelTask as LanguageModelTask
 from ._learning_rate import WarmupDecay as WarmupDecay
+from ._nearest_neighbours import NearestNeighbourTask as NearestNeighbourTask
 from ._pooling import PoolingTask as PoolingTask
 from ._pooling_heads import CosineHead as CosineHead
 from ._pooling_heads import StandardisedHead as StandardisedHead
@@ -47,6 +48,7 @@ __all__ = [
     "FeatureSelectionTask",
     "GeometricMean",
     "LanguageModelTask",
+    "NearestNeighbourTask",
     "NextTokenLoss",
     "Objective",
     "PoolingTask",
