@@ -14,7 +14,7 @@ and :class:`Files` read your own.
 :class:`TableDataModule` serves the rows of a table in three parts. Sources of tables: :class:`CsvFile` and :class:`MatFile`
 read your own (:class:`Madelon`, :class:`Isolet`, :class:`MiceProtein` know what to make of three files);
 :class:`ScikitLearnTable`, :class:`MlxtendMNIST`, :class:`LeukemiaGenes` and :class:`KhanGenes` come with packages; :class:`Xor`
-and :class:`Invase` are drawn.
+and :class:`Invase` are drawn. :class:`PatchDataModule` serves patches of photographs, for dictionaries.
 
 Needs the extra `train`; sources of tables the extra `apps`.
 """
@@ -41,6 +41,7 @@ from ._package_tables import KhanGenes as KhanGenes
 from ._package_tables import LeukemiaGenes as LeukemiaGenes
 from ._package_tables import MlxtendMNIST as MlxtendMNIST
 from ._package_tables import ScikitLearnTable as ScikitLearnTable
+from ._patches import PatchDataModule as PatchDataModule
 from ._pooling import FeatureDataModule as FeatureDataModule
 from ._row_batches import RowBatches as RowBatches
 from ._row_batches import RowsInOrder as RowsInOrder
@@ -100,6 +101,7 @@ __all__ = [
     "MiniLM",
     "MlxtendMNIST",
     "MobileNetV2",
+    "PatchDataModule",
     "PlantedTokens",
     "PythonLibrary",
     "ReviewFilms",
