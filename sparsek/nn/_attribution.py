@@ -57,12 +57,17 @@ class Attribution(nn.Module):
 
     Example:
         >>> from sparsek.nn import Attribution, UnitSite
-        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
-        >>> attribution = Attribution(model, [UnitSite("1", units=8)])
-        >>> with attribution.masked(attribution.mask(k=2.5)):
-        ...     model(torch.ones(1, 4)).sum().backward()
-        >>> attribution.scores.grad.shape, attribution.ranking().shape, model[0].weight.grad
-        (torch.Size([8]), torch.Size([8]), None)
+        >>> x, model = torch.eye(4), nn.Linear(4, 1, bias=False).requires_grad_(False)
+        >>> model.weight[:] = torch.tensor([1.0, 0.0, 4.0, 2.0])
+        >>> attribution = Attribution(nn.Sequential(model), [UnitSite("0", units=4, of_input=True)])
+        >>> optimizer = torch.optim.Adam([attribution.scores], lr=0.1)
+        >>> for _ in range(50):
+        ...     with attribution.masked(attribution.mask(attribution.draw_k())):
+        ...         (attribution.model(x) - model.weight.T).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        >>> attribution.ranking()
+        tensor([2, 3, 0, 1])
 
     References:
         Michel, Levy, Neubig (2019), "Are Sixteen Heads Really Better than One?", https://arxiv.org/abs/1905.10650

@@ -8,6 +8,17 @@
 - A model is any callable from prefixes to logits (:class:`CausalModel`), such as a causal model of Hugging Face or
   :class:`sparsek.nn.MoETransformer`; :class:`NextToken` adds a temperature and forbidden tokens, :class:`CachedNextToken` the
   cache of Hugging Face. Others with a state implement :class:`CachedModel`. :class:`SoftTokens` takes soft tokens.
+
+Example:
+    >>> import torch
+    >>> from sparsek.search import beam_search, estimate, resampled_beam_search
+    >>> logits = torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.0]])  # of the next token by the last; 2 ends
+    >>> model, prompt = lambda tokens: logits[tokens[:, -1]], torch.tensor([[0]])
+    >>> beam_search(model, prompt, k=2, max_length=4, eos=2).tokens[0].tolist()  # the two best
+    [[1, 2], [2, 2]]
+    >>> beam = resampled_beam_search(model, prompt, k=16, max_length=4, eos=2)  # 16 different ones of the 31 there are
+    >>> estimate(beam, beam.lengths.float()).round().item()  # their mean length, without bias
+    2.0
 """
 
 from ._beam_search import beam_search as beam_search

@@ -77,14 +77,15 @@ def search_by_length(
         fill: Token of empty places.
     """
     _check_prompts(prompts, prompt_mask)
+    prompts = prompts.long()
     if prompt_mask is None or bool(prompt_mask.all()):
         return _widened(search(prompts), k, 0, fill)
     lengths = prompt_mask.sum(-1)
-    groups = [(lengths == length).nonzero().squeeze(-1) for length in lengths.unique()]
-    found = [search(prompts[rows][prompt_mask[rows]].view(len(rows), -1)) for rows in groups]
+    groups = {length: (lengths == length).nonzero().squeeze(-1) for length in lengths.unique().tolist()}
+    found = [search(prompts[rows][prompt_mask[rows]].view(len(rows), length)) for length, rows in groups.items()]
     longest = max(output.tokens.shape[-1] for output in found)
     found = [_widened(output, k, longest, fill) for output in found]
-    order = torch.cat(groups).argsort()
+    order = torch.cat([*groups.values()]).argsort()
     fields = [None if parts[0] is None else torch.cat(parts)[order] for parts in zip(*found, strict=True)]
     return type(found[0])(*fields)  # type: ignore[arg-type]  # the fields of one NamedTuple, in their order
 

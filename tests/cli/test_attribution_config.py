@@ -11,8 +11,10 @@ from sparsek.cli import run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "attribution" / "text.yaml"
 
+# Lightning 2.6 calls torch and jsonargparse by names that torch 2.13 and jsonargparse 4.53 are about to drop
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*deprecated"),
+    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
 ]
 

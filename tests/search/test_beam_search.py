@@ -72,6 +72,13 @@ def test_padding_of_prompts_on_either_side_changes_nothing(search):
         torch.testing.assert_close(*ordered, rtol=0, atol=1e-12)
 
 
+def test_an_empty_prompt_and_one_of_other_whole_numbers():
+    fair = lambda tokens: torch.zeros(len(tokens), 2)  # noqa: E731 - a model in one line
+    mask = torch.tensor([[False, False], [True, False]])
+    beam = beam_search(fair, torch.zeros(2, 2, dtype=torch.int32), 4, 2, prompt_mask=mask)
+    assert [sorted(listed(beam, row)) for row in range(2)] == [[(0, 0), (0, 1), (1, 0), (1, 1)]] * 2
+
+
 def test_a_temperature_divides_the_logits():
     model = Bigrams(3)
     for temperature in (0.3, 2.0):
