@@ -101,7 +101,8 @@ def simplex(axis: Axes, found: Results, row: str) -> None:
             for t in sorted(temperatures)
         ]
         axis.plot(*zip(*points, strict=True), ".-", color=BLUE, lw=0.8, ms=3)
-    axis.set(aspect="equal", xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1.05, 1.1))
+    axis.set(aspect="equal", xlim=(-1, 1), ylim=(-1.05, 1.1))
+    axis.axis("off")
     axis.set_title(f"three units, k = {k:g}", fontsize=9)
 
 
@@ -163,7 +164,7 @@ def estimators(found: Results, grid: Mapping[str, Any]) -> Figure:
             chance = [found.spread(row, "standard error, curvature 1").mean for row in rows]
             axis.plot(chance, range(len(rows)), "|", color="black", ms=8, label="by chance")
             axis.legend(fontsize=7)
-        axis.set(xscale="log", xlabel=f"relative {metric} at curvature 1")
+        axis.set(xscale="log" if metric == "bias" else "linear", xlabel=f"relative {metric} at curvature 1")
     middle.set_yticks(range(len(rows)), [row.removeprefix("estimator: ") for row in rows], fontsize=7)
     right.set_yticks([])
     return figure

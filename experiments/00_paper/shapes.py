@@ -27,7 +27,7 @@ RELAXATIONS: dict[str, Relaxation] = {
     "Euclidean projection": Euclidean(),
     "LapSum": LapSum(),
     "scaled sigmoid": ScaledSigmoid(),
-    "Sinkhorn": Sinkhorn(),
+    "Sinkhorn, ε = 1": Sinkhorn(epsilon=1.0),
     "successive softmax": SuccessiveSoftmax(),
     "perturbed": Perturbed(samples=2000),
 }
@@ -43,7 +43,7 @@ def runs(grid: Mapping[str, Any], device: str) -> Iterator[Run]:
     yield Run("temper: sigmoid top-k", grid["seeds"][0], partial(tempered, temperatures, 3, grid["seeds"][0]))
     yield Run("temper: softmax", grid["seeds"][0], partial(tempered, temperatures, None, grid["seeds"][0]))
     for k in grid["simplex"]:
-        for seed in grid["seeds"]:
+        for seed in range(grid["draws"]):
             yield Run(f"simplex: k = {k:g}", seed, partial(path, temperatures, k, seed))
 
 
