@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
@@ -121,6 +123,14 @@ def newest_checkpoint(folders: Sequence[str], digest: str, skip_damaged: bool = 
 
 def check_configuration(path: Path, digest: str) -> None:
     """Refuse a checkpoint that is damaged, or that a run of another configuration wrote."""
-    found = read_sealed(path).get(KEY)
+    found = (_of_folder(path) if path.is_dir() else read_sealed(path)).get(KEY)
     if found != digest:
         raise CheckpointError(f"{str(path)!r} is foreign: it is of another configuration")
+
+
+def _of_folder(path: Path) -> dict[str, Any]:
+    """What a sharded strategy writes last: a folder without it is not whole."""
+    try:
+        return dict(torch.load(path / "meta.pt", map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{str(path)!r} is not whole: {error}") from error
