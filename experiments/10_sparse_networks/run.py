@@ -27,14 +27,16 @@ HERE = Path(__file__).parent
 DATA = Path("/usr/share/datasets/fashion-mnist")
 
 
-def runs(grid: Mapping[str, Any], task: str, sparsities: Sequence[float], results: Path) -> Iterator[Run]:
+def runs(
+    grid: Mapping[str, Any], task: str, rows: Sequence[str], sparsities: Sequence[float], results: Path
+) -> Iterator[Run]:
     """Those of validation first, then seed after seed: rows that are stopped early have equally many."""
-    for row in grid["rows"]:
+    for row in rows:
         yield from tuning_runs(grid, task, row)
     lines = results_file.read(results)
     for sparsity in sparsities:
-        rows = [final_runs(grid, task, row, lines, sparsity) for row in grid["rows"]]
-        yield from (run for of_seed in zip(*rows, strict=True) for run in of_seed)
+        of_rows = [final_runs(grid, task, row, lines, sparsity) for row in rows]
+        yield from (run for of_seed in zip(*of_rows, strict=True) for run in of_seed)
 
 
 def execute(run: Run, grid: Mapping[str, Any], data: Split, results: Path) -> None:
@@ -55,13 +57,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results.csv")
     parser.add_argument("--tasks", nargs="+", default=["mlp", "conv"])
     parser.add_argument("--sparsities", nargs="+", type=float, help="by default those of the grid")
+    parser.add_argument("--rows", nargs="+", help="test these rows only; by default all of the grid")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     grid, end = yaml.safe_load(arguments.grid.read_text()), time.monotonic() + 60 * arguments.minutes
     data = fashion(arguments.data)
     for task in arguments.tasks:
-        for run in runs(grid, task, arguments.sparsities or grid["sparsities"], arguments.results):
+        for run in runs(
+            grid,
+            task,
+            arguments.rows or list(grid["rows"]),
+            arguments.sparsities or grid["sparsities"],
+            arguments.results,
+        ):
             if time.monotonic() > end:
                 return
             if not run.is_in(results_file.read(arguments.results)):

@@ -107,9 +107,9 @@ def test_a_checkpoint_resumes_bit_for_bit(pattern, tmp_path):
                 trainer.save_checkpoint(tmp_path / "half.ckpt")
 
     whole = task(pattern)
-    trainer(4, callbacks=[Save()]).fit(whole, loader())
+    trainer(4, callbacks=[Save()]).fit(whole, loader(), loader())
     resumed = task(pattern)
-    trainer(4).fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    trainer(4).fit(resumed, loader(), loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
@@ -149,7 +149,7 @@ def test_learnt_scores_have_their_own_rate_and_no_decay():
             for group in trainer.optimizers[0].param_groups:
                 rates[group["initial_lr"], group["weight_decay"]] = len(group["params"])
 
-    trainer(1, callbacks=[Watch()]).fit(trained, loader())
+    trainer(1, callbacks=[Watch()]).fit(trained, loader(), loader())
     assert rates == {(0.05, 0.1): 2, (0.05, 0.0): 2, (0.3, 0.0): 2}
 
 

@@ -116,8 +116,20 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _mask(module: nn.Module, name: str, part: Sparsity) -> Tensor:
-    weight = list_of(module, name).original
+    weight = _before(list_of(module, name), part)
     return part.relaxed_mask(weight) if part.training else part.exact_mask(weight)
+
+
+def _before(parts: ParametrizationList, wanted: Sparsity) -> Tensor:
+    """What a parametrization is given: the output of those that come first."""
+    names = ["original"] if parts.is_tensor else [f"original{i}" for i in range(parts.ntensors)]
+    values = tuple(getattr(parts, name) for name in names)
+    for part in parts:
+        if part is wanted:
+            break
+        values = (part(*values),)
+    weight: Tensor = values[0]
+    return weight
 
 
 def count(model: nn.Module) -> tuple[int, int]:

@@ -175,3 +175,4 @@ def test_a_parametrization_of_torch_beside_it_works_per_layer():
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))
     register_parametrization(layer, "weight", SparseWeights(layer.weight.detach(), 9))
     assert int(layer.eval().weight.count_nonzero()) == 9
+    assert torch.equal(sparsity.masks(layer)["weight"] > 0, layer.weight != 0)
