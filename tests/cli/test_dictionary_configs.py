@@ -29,6 +29,6 @@ def test_every_configuration_runs(name, tmp_path, monkeypatch):
     assert cli.trainer.state.finished
     assert torch.isfinite(cli.trainer.callback_metrics["val/fvu_k6"])
     autoencoder = cli.model.exported()
-    code = autoencoder.encode(cli.datamodule.parts["test"])
+    code = autoencoder.encode(cli.datamodule.parts["test"], k=6)
     assert code.indices.shape == (100, 6)
     assert cli.trainer.global_step == 2

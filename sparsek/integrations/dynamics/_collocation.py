@@ -150,7 +150,7 @@ def _rates(library: Library, states: Tensor, coefficients: Tensor) -> tuple[Tens
     """Terms, velocities, and derivatives of velocities by states (points, variables, variables)."""
     columns = []
     for direction in torch.eye(states.shape[1], dtype=states.dtype):
-        _, change = torch.func.jvp(library, (states,), (direction.expand_as(states).contiguous(),))
+        change = torch.func.jvp(library, (states,), (direction.expand_as(states).contiguous(),))[1]
         columns.append(change @ coefficients.mT)
     terms = library(states)
     return terms, terms @ coefficients.mT, torch.stack(columns, dim=2)

@@ -57,6 +57,14 @@ class Refinement:
     Raises:
         ValueError: If an argument is out of range.
 
+    Example:
+        >>> from sparsek.integrations.dynamics import LotkaVolterra, Polynomials, WeakForm
+        >>> t = np.linspace(0, 8, 80)
+        >>> run = Trajectory(t, LotkaVolterra().trajectory(t, [2.0, 1.0]))
+        >>> wrong = [torch.tensor([1, 2]), torch.tensor([2, 3])]
+        >>> Refinement()([run], WeakForm(), Polynomials(2), wrong).supports
+        [tensor([1, 4]), tensor([2, 4])]
+
     References:
         Ramsay, Hooker, Campbell, Cao (2007), "Parameter estimation for differential equations: a generalized smoothing approach",
         https://doi.org/10.1111/j.1467-9868.2007.00610.x.

@@ -146,7 +146,7 @@ class SINDy(BaseEstimator):
         if len(given) != variables:
             raise ValueError(f"k must be one number or one for each of {variables} variables, got {self.k}")
         for k in given:
-            if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= terms:
+            if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= int(k) <= terms:
                 raise ValueError(f"k must be a whole number from 1 to the number of terms, {terms}, got {k!r}")
         return [int(k) for k in given]
 

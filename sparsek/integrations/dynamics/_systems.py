@@ -62,7 +62,7 @@ class Lorenz(KnownSystem):
     Example:
         >>> Lorenz().trajectory([0.0, 0.1], [1.0, 1.0, 1.0]).round(2)
         array([[1.  , 1.  , 1.  ],
-               [2.13, 4.47, 1.13]])
+               [2.13, 4.47, 1.11]])
 
     References:
         Lorenz (1963), "Deterministic nonperiodic flow", https://doi.org/10.1175/1520-0469(1963)020%3C0130:DNF%3E2.0.CO;2.
@@ -95,7 +95,7 @@ class LotkaVolterra(KnownSystem):
     Example:
         >>> LotkaVolterra().trajectory([0.0, 1.0], [2.0, 1.0]).round(2)
         array([[2.  , 1.  ],
-               [3.21, 1.33]])
+               [3.14, 1.32]])
 
     References:
         Volterra (1926), "Fluctuations in the abundance of a species considered mathematically", https://doi.org/10.1038/118558a0.
@@ -125,7 +125,7 @@ class VanDerPol(KnownSystem):
     Example:
         >>> VanDerPol().trajectory([0.0, 1.0], [1.0, 0.0]).round(2)
         array([[ 1.  ,  0.  ],
-               [ 0.49, -1.08]])
+               [ 0.47, -1.17]])
 
     References:
         van der Pol (1926), "On relaxation-oscillations", https://doi.org/10.1080/14786442608564127.
