@@ -106,7 +106,7 @@ def _padding(results: Results) -> str:
         [
             row,
             *(percent(results.mean(row, column)) for column in columns),
-            f"{results.mean(row, 'films/padding shift'):.0e}",
+            "–" if math.isnan(shift := results.mean(row, "films/padding shift")) else f"{shift:.0e}",
         ]
         for row in results.rows("lee/spearman")
     )

@@ -98,6 +98,18 @@ def test_tokens_are_chosen_whole_by_their_scores():
 
 
 @pytest.mark.parametrize(
+    "k", [2, torch.tensor(2.0), torch.tensor(2.0, requires_grad=True)], ids=["int", "tensor", "learnt"]
+)
+@pytest.mark.parametrize("held", [torch.nan, torch.inf, -torch.inf])
+def test_a_token_that_is_not_chosen_may_hold_anything(k, held):
+    x = torch.tensor([[1.0, 0.0], [held, 1.0], [2.0, 6.0]], requires_grad=True)
+    y = topk_mean_pool(x, k, scores=torch.tensor([3.0, 1.0, 2.0]))
+    assert y.tolist() == [1.5, 3.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [[0.5, 0.5], [0.0, 0.0], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"k": 0}, "k must be a finite number >= 1"),
