@@ -120,21 +120,19 @@ def main_latents(fires: Tensor, letter: Tensor) -> list[int]:
         letter: (n,), whether a word begins with it.
     """
     chosen: list[int] = []
-    said, best = torch.zeros_like(letter), 0.0
+    fires, said, best = fires.float(), torch.zeros_like(letter), 0.0
     while True:
         scores = f1(fires, letter, said)
         latent = int(scores.argmax())
         if float(scores[latent]) < best + GAIN:
             return chosen
-        chosen, best, said = [*chosen, latent], float(scores[latent]), said | fires[:, latent]
+        chosen, best, said = [*chosen, latent], float(scores[latent]), said | fires[:, latent].bool()
 
 
 def f1(fires: Tensor, letter: Tensor, said: Tensor) -> Tensor:
     """(latents,): F1 of "this latent fires, or it is said already"."""
-    new = fires & ~said.unsqueeze(1)
-    hits = new[letter].sum(0) + (said & letter).sum()
-    named = new.sum(0) + said.sum()
-    return 2 * hits / (named + letter.sum()).clamp(min=1)
+    hits, named = torch.stack([letter & ~said, ~said]).float() @ fires.float()  # of words that are not said yet
+    return 2 * (hits + (said & letter).sum()) / (named + said.sum() + letter.sum()).clamp(min=1)
 
 
 def absorbed(dense: Tensor, decoder: Tensor, direction: Tensor, mains: list[int]) -> tuple[Tensor, Tensor]:
@@ -161,13 +159,14 @@ def evaluate(sae: SparseAutoencoder, of: Words, probe: Probe, k: int) -> dict[st
     """Means over the letters that have words on both sides."""
     dense = activations(sae, of.tokens, k)
     fires, decoder = dense != 0, sae.decoder_weight.detach()
+    known = fires[of.train].float()
     found: list[tuple[float, ...]] = []
     for number in of.letter.unique().tolist():
         letter = of.letter == number
         tested = letter & ~of.train & probe.right
         if not tested.any():
             continue
-        mains = main_latents(fires[of.train], letter[of.train])
+        mains = main_latents(known, letter[of.train])
         said = fires[:, mains].any(1)[~of.train]
         score = f1(said.unsqueeze(1), letter[~of.train], torch.zeros_like(said))
         taken, silent = absorbed(dense[tested], decoder, probe.direction[number], mains)
@@ -192,9 +191,8 @@ def main() -> None:
     tested = probe.right[~of.train].double().mean()
     print(f"{len(of.letter):,} words, {int(of.train.sum()):,} for the probe; it gets {tested:.1%} of the others right")
     done = {(line["row"], line["seed"], line["config"]) for line in results_file.read(arguments.results)}
-    for run, sae in models.trained(
-        grid, results_file.read(HERE / "results.csv"), arguments.length, arguments.activations
-    ):
+    lines = results_file.read(HERE / "results.csv")
+    for run, sae in models.trained(grid, lines, arguments.length, arguments.activations, arguments.seeds):
         if (run.row, str(run.seed), run.config) not in done:
             found = evaluate(sae, of, probe, grid["k"]) | {"probe": float(tested)}
             results_file.append(arguments.results, results_file.lines(run.row, run.seed, found, run.steps, run.config))
