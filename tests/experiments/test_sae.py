@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import runpy
 import sys
 from pathlib import Path
@@ -195,6 +196,15 @@ def test_a_probe_finds_the_latents_that_tell_the_classes_and_sees_training_docum
     assert probe(features, labels, train, 5)["auc_5"] > found["auc_1"] - 0.02
     swapped = torch.where(train, labels, 1 - labels)  # the other documents have the opposite labels
     assert probe(features, swapped, train, 1)["accuracy_1"] < 0.05
+
+
+def test_films_that_were_chosen_by_their_hash_are_split_by_another():
+    from probing import is_for_training  # noqa: PLC0415 - from the folder of the experiment
+
+    films = [f"film {i}" for i in range(2000)]
+    chosen = sorted(films, key=lambda film: hashlib.sha256(film.encode()).digest())[:400]
+    share = sum(map(is_for_training, chosen)) / 400
+    assert abs(share - 0.5) < 4 * (0.25 / 400) ** 0.5  # z = 4
 
 
 def test_pooling_is_the_mean_over_the_tokens_of_a_document_without_masked_ones(tmp_path):
