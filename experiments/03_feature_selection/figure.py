@@ -87,7 +87,7 @@ def _difference(row: Measured, peer: Measured) -> str:
 def draw(lines: Sequence[Line], grid: Grid, path: Path) -> None:
     """Accuracy of every method on every data set without known columns and on madelon; recall where columns are known."""
     rows = measured(lines, grid)
-    measured_tables = [name for name, described in grid["tables"].items() if not described.get("drawn")]
+    measured_tables = [name for name, each in grid["tables"].items() if not (each.get("drawn") or each.get("resplit"))]
     known = [
         name for name in grid["tables"] if any("recall" in row.values for key, row in rows.items() if key[0] == name)
     ]

@@ -101,6 +101,19 @@ def test_rows_are_tuned_measured_compared_and_tabulated_and_nothing_runs_twice(
     assert results_file.read(tmp_path / "out.csv") == lines
 
 
+def test_the_test_part_is_chosen_once_or_anew_for_each_seed():
+    from splits import data_of  # noqa: PLC0415 - from the folder of the experiment
+
+    wine = {"source": {"class_path": "sparsek.datamodules.ScikitLearnTable", "init_args": {"name": "wine"}}}
+    first, second = (data_of(wine, ".", seed) for seed in (1, 2))
+    assert first is second
+    parts = [data_of(wine | {"resplit": True}, ".", seed) for seed in (1, 2, 1)]
+    for data in parts:
+        data.prepare_data()
+    tests = [data.rows["test"].tolist() for data in parts]
+    assert tests[0] == tests[2] != tests[1]
+
+
 def line(row, seed, metric, value, config):
     return {"row": row, "seed": str(seed), "metric": metric, "value": str(value), "config": config, "step": "0"}
 
