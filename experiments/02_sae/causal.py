@@ -29,7 +29,8 @@ from sparsek.datamodules._activation_model import model_folder
 from sparsek.datamodules._activation_shards import ActivationStore, open_store
 from sparsek.datamodules._corpus import split_of
 from sparsek.metrics import CrossEntropyRecovered, KLRecovered
-from sparsek.nn.sparse_autoencoder import Replacement, splice_tokens
+from sparsek.nn.sparse_autoencoder import splice_tokens
+from sparsek.nn.sparse_autoencoder._splice import Replacement
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import results_file
