@@ -125,7 +125,7 @@ class SavitzkyGolay(Derivative):
 
 @dataclass(frozen=True)
 class SmoothingSpline(Derivative):
-    r"""The cubic spline that minimises $\sum_i (x_i - f(t_i))^2 + λ \int f''^2$, variable by variable, and its derivative.
+    r"""The cubic spline that minimises $\sum_i (x_i - f(t_i))^2 + λ \int (f'')^2$, variable by variable, and its derivative.
 
     Args:
         penalty: λ, at least 0 (interpolation); None = by generalised cross-validation, which needs no knowledge of the noise.
