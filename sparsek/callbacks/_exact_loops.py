@@ -41,6 +41,8 @@ class ExactEpochLoop(_TrainingEpochLoop):
     """Goes on behind the last batch, not before the next."""
 
     place: Place
+    carried: Mapping[str, Any] = {}
+    """What batches of this epoch logged before the checkpoint that it goes on from."""
 
     def run(self, data_fetcher: _DataFetcher) -> None:
         """Run one epoch, or the rest of it."""
@@ -58,16 +60,17 @@ class ExactEpochLoop(_TrainingEpochLoop):
     @contextmanager
     def _carrying(self) -> Iterator[None]:
         """Log what batches before the checkpoint logged: Lightning repeats it in every line of an epoch until there is something new."""
-        connector, carried = cast(Any, self.trainer._logger_connector), self.place.carried()
+        connector, self.carried = cast(Any, self.trainer._logger_connector), self.place.carried()
         log = connector.log_metrics
 
         def log_all(metrics: Mapping[str, Any], step: int | None = None) -> None:
-            log({**carried, **metrics} if self.trainer.training else metrics, step)
+            log({**self.carried, **metrics} if self.trainer.training else metrics, step)
 
         connector.log_metrics = log_all
         try:
             yield
         finally:
+            self.carried = {}
             del connector.log_metrics
 
     def _finish_batch(self, data_fetcher: _DataFetcher) -> None:
@@ -187,7 +190,8 @@ def carried_metrics(trainer: Trainer) -> dict[str, Any]:
     fit_loop = trainer.fit_loop
     if fit_loop.epoch_progress.total.completed < _processed(fit_loop.epoch_progress):
         return {}
-    return _plain(fit_loop.epoch_loop._results.metrics(True)["log"])
+    before = getattr(fit_loop.epoch_loop, "carried", {})  # by other loops than these, nothing
+    return {**before, **_plain(fit_loop.epoch_loop._results.metrics(True)["log"])}
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:

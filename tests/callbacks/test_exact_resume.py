@@ -2,10 +2,12 @@
 
 import random
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from resume_cases import Noisy, assert_same, fit
 from torch import nn
@@ -46,6 +48,27 @@ def test_every_checkpoint_of_a_run_continues_to_the_same_end(length, place, tmp_
         shutil.copytree(tmp_path / "whole", tmp_path / path.stem)  # with lines that come after the checkpoint
         resumed = fit(tmp_path / path.stem, checkpoints(tmp_path / "again"), ckpt_path=str(path), **LENGTHS[length])
         assert_same(whole, resumed)
+
+
+def test_a_run_that_is_resumed_at_every_step_ends_the_same(tmp_path):
+    """A checkpoint of a resumed run holds what the runs before it held, too."""
+    length = LENGTHS["steps and epochs"]
+    whole = fit(tmp_path / "whole", **length)
+    for step in range(length["max_steps"]):
+        path = str(tmp_path / "kept" / f"step={step}.ckpt") if step else None
+        checkpoints = ModelCheckpoint(tmp_path / "kept", filename="{step}", save_top_k=-1, every_n_train_steps=1)
+        with pytest.raises(InterruptedError) if step + 1 < length["max_steps"] else nullcontext():
+            resumed = fit(tmp_path / "killed", checkpoints, Dies(step + 1), ckpt_path=path, **length)
+    assert_same(whole, resumed)
+
+
+class Dies(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise InterruptedError
 
 
 def test_without_the_callback_the_runs_part(tmp_path, monkeypatch):
