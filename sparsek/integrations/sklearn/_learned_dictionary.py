@@ -19,7 +19,7 @@ from torch import Tensor
 from sparsek.datamodules import RowBatches
 from sparsek.functional import orthogonal_matching_pursuit, sparse_decode
 from sparsek.nn import LatentSelection, RelaxedTopK, SparseAutoencoder
-from sparsek.tasks import SparseAutoencoderTask, WarmupDecay
+from sparsek.tasks import SparseAutoencoderTask, SquaredError
 
 from ._atoms import first_atoms
 from ._ksvd import KSVD
@@ -129,9 +129,10 @@ class LearnedDictionary(KSVD):
                 autoencoder.decoder_weight.copy_(atoms)
             task = SparseAutoencoderTask(
                 autoencoder,
+                auxiliary=None,
                 centre=False,
                 learning_rate=self.learning_rate,
-                schedule=WarmupDecay(),
+                loss=SquaredError(),
                 levels=(k,),
                 seed=seed,
             )
