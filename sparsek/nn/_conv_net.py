@@ -61,4 +61,5 @@ class ConvNet(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layers."""
         images = input.reshape(-1, 1, *self.image)
-        return cast(Tensor, self.classifier(self.convolutions(images).flatten(1))).unflatten(0, input.shape[:-1])
+        output = cast(Tensor, self.classifier(self.convolutions(images).flatten(1)))
+        return output.reshape(*input.shape[:-1], output.shape[-1])

@@ -6,13 +6,12 @@ import copy
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from sparsek._validation import check_positive
-from sparsek.callbacks import SparsityAnnealing
 from sparsek.nn import sparsity
 
 from ._feature_selection import row_losses
@@ -24,9 +23,9 @@ Batch = tuple[Tensor, Tensor]
 class SparseNetworkTask(LightningModule):
     """Train a network on (input, target) from all weights to those that a pattern keeps.
 
-    The network is parametrized at once. In training its masks are relaxed, and annealed with the steps
-    (:class:`~sparsek.callbacks.SparsityAnnealing`); in evaluation they are exact, at any time. The objective is the mean of
-    :func:`row_losses`. :meth:`pruned` returns the network for use.
+    The network is parametrized at once. In training its masks are relaxed, and annealed with the steps, as
+    :class:`~sparsek.callbacks.SparsityAnnealing` does for other modules; in evaluation they are exact, at any time. The objective
+    is the mean of :func:`row_losses`. :meth:`pruned` returns the network for use.
 
     Logs `train/loss` and `train/k` (the sum of the masks), in steps that the trainer logs; for `val/` and `test/`: `loss`,
     `weights` (how many are not 0), and `accuracy` of classes.
@@ -66,10 +65,7 @@ class SparseNetworkTask(LightningModule):
         self.save_hyperparameters(ignore=["network", "pattern"])
         self.network = network if pattern is None else pattern.apply(network)
         self.learning_rate, self.score_rate, self.weight_decay = learning_rate, score_rate, weight_decay
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Anneal, where there is something to."""
-        return [SparsityAnnealing()] if self._parts() else []
+        self.total = 1
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs of the network."""
@@ -79,6 +75,22 @@ class SparseNetworkTask(LightningModule):
     def pruned(self) -> nn.Module:
         """Return a copy of the network in plain layers with exact zeros."""
         return sparsity.remove(copy.deepcopy(self.network)).eval()
+
+    def on_train_start(self) -> None:
+        """Ask once how many steps there will be."""
+        self.total = int(self.trainer.estimated_stepping_batches)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Anneal to the share of the steps that is done."""
+        self._anneal(min(1.0, self.global_step / max(1, self.total - 1)))
+
+    def on_train_end(self) -> None:
+        """Leave the masks at the last k and temperature, also where training was stopped early."""
+        self._anneal(1.0)
+
+    def _anneal(self, progress: float) -> None:
+        for part in self._parts():
+            part.anneal(progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss under the relaxed masks."""
@@ -100,10 +112,11 @@ class SparseNetworkTask(LightningModule):
 
     def _measure(self, stage: str, batch: Batch) -> None:
         output, target = self(batch[0]), batch[1]
-        sizes = {"batch_size": len(target), "sync_dist": True}
-        self.log(f"{stage}/loss", row_losses(output, target).mean(), **sizes)
+        found = {"loss": row_losses(output, target).mean()}
         if not target.is_floating_point():
-            self.log(f"{stage}/accuracy", (output.argmax(-1) == target).float().mean(), **sizes)
+            found["accuracy"] = (output.argmax(-1) == target).float().mean()
+        for name, value in found.items():
+            self.log(f"{stage}/{name}", value, batch_size=len(target), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log how many weights there are."""
@@ -120,9 +133,10 @@ class SparseNetworkTask(LightningModule):
         """AdamW, learnt scores with a rate of their own and no decay; warm-up and cosine over the steps that the trainer will take."""
         scores = [part.learnt for part in self._parts() if part.learnt is not None]
         learnt = {id(parameter) for parameter in scores}
-        groups = [group | {"lr": self.learning_rate} for group in parameter_groups(self.network, self.weight_decay)]
+        groups: list[dict[str, Any]] = [dict(group) for group in parameter_groups(self.network, self.weight_decay)]
         for group in groups:
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in learnt]
+            rest = [parameter for parameter in group["params"] if id(parameter) not in learnt]
+            group |= {"params": rest, "lr": self.learning_rate}
         if scores:
             groups.append({"params": scores, "lr": self.score_rate, "weight_decay": 0.0})
         total = int(self.trainer.estimated_stepping_batches)

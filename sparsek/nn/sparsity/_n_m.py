@@ -69,7 +69,8 @@ class NMSparsity(Sparsity):
 
     def _groups(self, scores: Tensor) -> Tensor:
         """(..., groups, m), with the dimension of groups moved to the end."""
-        return scores.movedim(self.dim, -1).unflatten(-1, (-1, self.m))
+        moved = scores.movedim(self.dim, -1)
+        return moved.reshape(*moved.shape[:-1], -1, self.m)
 
     def _ungrouped(self, groups: Tensor) -> Tensor:
         return groups.flatten(-2).movedim(-1, self.dim)

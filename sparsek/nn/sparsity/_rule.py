@@ -56,9 +56,8 @@ class MaskRule:
 
     def relaxed(self, scores: Tensor, k: float | Tensor, progress: Tensor) -> Tensor:
         """Return the mask of training, (..., n), with a gradient to `scores` (..., n)."""
-        temperature = self.temperature
-        if isinstance(temperature, Schedule):
-            temperature = temperature(progress.to(scores.dtype))
+        given = self.temperature
+        temperature = given(progress.to(scores.dtype)) if isinstance(given, Schedule) else given
         return self.estimator(scores / temperature, k, self.relaxation, self.design)
 
     def exact(self, scores: Tensor, k: int) -> Tensor:

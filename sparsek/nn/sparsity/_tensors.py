@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +60,7 @@ def _check_tensor(module: nn.Module, name: str) -> None:
 
 def list_of(module: nn.Module, name: str) -> ParametrizationList:
     """The parametrizations of a tensor."""
-    found: ParametrizationList = module.parametrizations[name]  # type: ignore[index,union-attr,assignment]  # a ModuleDict
-    return found
+    return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[name])
 
 
 def parametrizations(model: nn.Module) -> Iterator[tuple[nn.Module, str, Sparsity]]:
@@ -74,8 +74,8 @@ def parametrizations(model: nn.Module) -> Iterator[tuple[nn.Module, str, Sparsit
     """
     for module in model.modules():
         if is_parametrized(module):
-            for name, parts in module.parametrizations.items():  # type: ignore[union-attr]  # a ModuleDict, as just asked
-                yield from ((module, name, part) for part in parts if isinstance(part, Sparsity))
+            for name in cast(nn.ModuleDict, module.parametrizations):
+                yield from ((module, name, part) for part in list_of(module, name) if isinstance(part, Sparsity))
 
 
 def anneal(model: nn.Module, progress: float) -> None:
