@@ -81,7 +81,9 @@ def search_by_length(
     if prompt_mask is None or bool(prompt_mask.all()):
         return _widened(search(prompts), k, 0, fill)
     lengths = prompt_mask.sum(-1)
-    groups = {length: (lengths == length).nonzero().squeeze(-1) for length in lengths.unique().tolist()}
+    groups: dict[int, Tensor] = {
+        length: (lengths == length).nonzero().squeeze(-1) for length in lengths.unique().tolist()
+    }
     found = [search(prompts[rows][prompt_mask[rows]].view(len(rows), length)) for length, rows in groups.items()]
     longest = max(output.tokens.shape[-1] for output in found)
     found = [_widened(output, k, longest, fill) for output in found]
