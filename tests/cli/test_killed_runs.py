@@ -96,11 +96,18 @@ def forks():
 def start(forks, words, folder):
     forks.stdin.write(json.dumps({"words": words, "folder": str(folder)}) + "\n")
     forks.stdin.flush()
-    return int(forks.stdout.readline())
+    return number(forks)
 
 
 def status(forks):
-    return int(forks.stdout.readline())
+    return number(forks)
+
+
+def number(forks):
+    """The next number that the process of forks says."""
+    line = forks.stdout.readline()
+    assert line, f"the process that starts runs has ended with {forks.wait(10)}"
+    return int(line)
 
 
 def lines(folder):
