@@ -47,25 +47,27 @@ def histograms(store: ActivationStore, sae: SparseAutoencoder, rows: Tensor, gro
     return counts.flip(1).cumsum(1).flip(1)[:, 1:]
 
 
-def error(above: Tensor, tokens: Tensor, calibrated: Tensor, read: Tensor, wanted: float) -> float:
-    """Relative error of L0 on the groups `read`, at the threshold that is right on the groups `calibrated`.
+def errors(above: Tensor, tokens: Tensor, calibrated: Tensor, wanted: float) -> Tensor:
+    """(draws,): relative error of L0 on the other groups, at the threshold that is right on the calibrated ones.
 
     Args:
         above: (groups, edges), activations above each threshold.
         tokens: (groups,).
-        calibrated: Numbers of groups.
-        read: Numbers of groups.
+        calibrated: (draws, groups), bool.
         wanted: L0.
     """
-    known, seen = (above[which].sum(0) / tokens[which].sum() for which in (calibrated, read))
-    place = int(torch.searchsorted(-known, -wanted).clamp(1, len(known) - 1))
-    share = (known[place - 1] - wanted) / (known[place - 1] - known[place]).clamp(min=1e-12)
-    return float(torch.lerp(seen[place - 1], seen[place], share.clamp(0, 1)) / wanted - 1)
+    known, seen = (
+        which.double() @ above / (which.double() @ tokens).unsqueeze(1) for which in (calibrated, ~calibrated)
+    )
+    after = torch.searchsorted(-known, known.new_full((len(known), 1), -wanted)).clamp(1, known.shape[1] - 1)
+    high, low = known.gather(1, after - 1), known.gather(1, after)
+    share = ((high - wanted) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return (torch.lerp(seen.gather(1, after - 1), seen.gather(1, after), share) / wanted - 1).squeeze(1)
 
 
-def spread_of(errors: list[float]) -> dict[str, float]:
+def spread_of(found: Tensor) -> dict[str, float]:
     """In per cent: mean size, and what 95 of 100 stay below."""
-    sizes = 100 * torch.tensor(errors).abs()
+    sizes = 100 * found.abs()
     return {"l0_error_mean": float(sizes.mean()), "l0_error_95": float(sizes.quantile(0.95))}
 
 
@@ -95,12 +97,10 @@ def study(above: Tensor, tokens: Tensor, wanted: float) -> dict[str, dict[str, f
     generator, found = torch.Generator().manual_seed(0), {}
     whole, counts = above.sum(1), tokens.sum(1)
     for number in (n for n in DOCUMENTS if n < len(whole)):
-        orders = [torch.randperm(len(whole), generator=generator) for _ in range(DRAWS)]
-        errors = [error(whole, counts, order[:number], order[number:], wanted) for order in orders]
-        found[f"{number} documents"] = spread_of(errors)
-    halves = above.flatten(0, 1), tokens.flatten()
-    number = torch.arange(len(halves[1]))
-    ways = [error(*halves, number[number % 2 == i], number[number % 2 != i], wanted) for i in (0, 1)]
+        places = torch.rand(DRAWS, len(whole), generator=generator).argsort(1)
+        found[f"{number} documents"] = spread_of(errors(whole, counts, places < number, wanted))
+    odd = torch.arange(tokens.numel()) % 2 == 1
+    ways = errors(above.flatten(0, 1), tokens.flatten(), torch.stack([odd, ~odd]), wanted)
     return found | {f"half of each of {len(whole)} documents": spread_of(ways)}
 
 
@@ -118,9 +118,8 @@ def main() -> None:
     lines = [line for line in results_file.read(HERE / "results.csv") if line["row"] == arguments.row]
     run, sae = next(models.trained(grid, lines, arguments.length, arguments.activations))
     rows, owner = held_out(store, TOKENS)
-    half = (
-        (torch.arange(len(rows)) - torch.searchsorted(owner, owner)) // SEQUENCE + owner
-    ) % 2  # the head of a document falls on either
+    inside = torch.arange(len(rows)) - torch.searchsorted(owner, owner)
+    half = (inside // SEQUENCE + owner) % 2  # the head of a document falls on either
     scale = float(sae.encode(store.gather(rows[:BLOCK]), k=grid["k"]).values.square().mean().sqrt())  # type: ignore[union-attr]  # a k gives a code
     group = 2 * owner + half
     above = histograms(store, sae, rows, group, scale)

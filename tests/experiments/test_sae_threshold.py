@@ -16,28 +16,26 @@ def table(levels):
 
 
 def test_it_is_exact_on_what_it_was_calibrated_on_and_off_by_the_difference_elsewhere():
-    from threshold import error  # noqa: PLC0415 - from the folder of the experiment
+    from threshold import errors  # noqa: PLC0415 - from the folder of the experiment
 
-    above, tokens = table([100.0, 100.0, 150.0])
-    first, other, denser = (torch.tensor([i]) for i in range(3))
-    assert error(above, tokens, first, first, 32) == pytest.approx(0, abs=1e-9)
-    assert error(above, tokens, first, other, 32) == pytest.approx(0, abs=1e-9)
-    assert error(above, tokens, first, denser, 32) == pytest.approx(0.5)
-    assert error(above, tokens, denser, first, 32) == pytest.approx(-1 / 3)
+    above, tokens = table([100.0, 100.0, 150.0, 150.0])
+    calibrated = torch.tensor([[1, 0, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0]]).bool()
+    expected = [(1 + 1.5 + 1.5) / 3 - 1, 1 / 1.5 - 1, 0.5, 0.0]
+    torch.testing.assert_close(errors(above, tokens, calibrated, 32), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_more_documents_bring_the_error_down_as_one_over_their_root():
     from threshold import study  # noqa: PLC0415 - from the folder of the experiment
 
     generator = torch.Generator().manual_seed(0)
-    levels = 100 + 10 * torch.randn(2000, generator=generator)
+    levels = 100 + 10 * torch.randn(500, generator=generator)
     above, tokens = table(levels.tolist())
     halves = torch.stack([above, above], 1) / 2
     found = study(halves, torch.stack([tokens, tokens], 1) / 2, 32)
     few, many = found["10 documents"]["l0_error_mean"], found["160 documents"]["l0_error_mean"]
     expected = 100 * 0.1 * (2 / torch.pi) ** 0.5 / 10**0.5  # mean size of a normal mean of 10
     assert few == pytest.approx(expected, rel=4 * 0.756 / 400**0.5)  # z = 4; sd of a half-normal is 0.756 of its mean
-    assert few / many == pytest.approx(4 * (1 + 1 / 160) ** -0.5, rel=0.25)
+    assert few / many == pytest.approx(((1 / 10 + 1 / 490) / (1 / 160 + 1 / 340)) ** 0.5, rel=0.25)
     (within,) = (value for name, value in found.items() if name.startswith("half"))
     assert within["l0_error_95"] < 1e-6
 
