@@ -99,9 +99,14 @@ def _cell(values: Sequence[float], scale: float) -> str:
 
 
 def draw(found: Results, grid: Mapping[str, Any], path: Path) -> None:
-    """The measure against the share of units kept."""
-    figure = Figure(figsize=(14, 3.6), layout="constrained")
-    for axis, (problem, measure, title) in zip(figure.subplots(1, 4), PANELS, strict=True):
+    """The measure against the share of units kept, of every problem that has been run."""
+    figure, whole = Figure(layout="constrained"), len(grid["test"]["seeds"])
+    full = {(problem, name) for (problem, _, name), values in found.items() if len(values) == whole}
+    panels = [panel for panel in PANELS if all((panel[0], f"{panel[1]}@{share:g}") in full for share in grid["shares"])]
+    figure.set_size_inches(5 + 4 * max(0, len(panels) - 1), 3.8)
+    for axis, (problem, measure, title) in zip(
+        figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels, strict=False
+    ):
         for row in grid["rows"]:
             points = [
                 (share, [value / unit(problem, measure) for value in found[problem, row, f"{measure}@{share:g}"]])
