@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import results_file
 
 HERE = Path(__file__).parent
-COLOURS = ("#2f5d9b", "#7fa3d1", "#0b7a75", "#c8611b", "#8a5a9e", "#8a8a8a")
+COLOURS = ("#2f5d9b", "#6c5b9b", "#7fa3d1", "#0b7a75", "#a31f34", "#d98c99", "#c8611b", "#8a5a9e", "#8a8a8a")
 
 
 def publish(results: Path, grid: Mapping[str, Any]) -> str:
@@ -56,7 +56,7 @@ def _patches(found: Results, grid: Mapping[str, Any], k: int) -> str:
         difference = "–" if alone else f"{other.mean:+.4f} ± {other.width:.4f}"
         faster = "–" if alone or row == "random patches" else f"{found.ratio(row, seconds, reference):.1f}x"
         took = found.spread(row, seconds).mean
-        body.append([row, found.settings[row], f"{mean:.4f} ± {spread:.4f}", difference, f"{took:.1f}", faster])
+        body.append([row, found.settings[row, metric], f"{mean:.4f} ± {spread:.4f}", difference, f"{took:.1f}", faster])
     head = ["dictionary", "setting", "error", f"− {reference} [95 %]", "seconds", "faster than it"]
     return _table(head, body)
 

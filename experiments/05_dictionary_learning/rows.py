@@ -9,26 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import DictionaryLearning, MiniBatchDictionaryLearning
 
-from sparsek.integrations.sklearn import KSVD
+from sparsek.integrations.sklearn import KSVD, LearnedDictionary
+from sparsek.nn import SampledTopK
 
 Array = NDArray[np.float64]
 
 
+WITHOUT_K = ("DictionaryLearning", "MiniBatchDictionaryLearning", "random patches")
+"""Rows whose dictionary is the same for every k."""
+
+
 def learn(row: str, X: Array, atoms: int, k: int, setting: Mapping[str, Any], seed: int) -> Array:
     """(atoms, columns): the dictionary that a row of the grid learns from X, for codes of k atoms a row."""
-    match row:
+    match row.partition(",")[0]:
         case "KSVD":
-            found = KSVD(atoms, k, random_state=seed).fit(X).components_
-        case "KSVD, exact":
-            found = KSVD(atoms, k, exact=True, random_state=seed).fit(X).components_
-        case "KSVD, constant k":
-            found = KSVD(atoms, k, anneal=False, random_state=seed).fit(X).components_
+            found = KSVD(atoms, k, random_state=seed, **setting).fit(X).components_
+        case "LearnedDictionary":
+            selection = SampledTopK(k, final=0.01) if "sampled" in row else None
+            model = LearnedDictionary(atoms, k, selection=selection, random_state=seed, **setting)
+            found = model.fit(X).components_
         case "DictionaryLearning":
-            model = DictionaryLearning(atoms, fit_algorithm="cd", max_iter=30, random_state=seed, **setting)
-            found = model.fit(X).components_
+            found = DictionaryLearning(atoms, fit_algorithm="cd", random_state=seed, **setting).fit(X).components_
         case "MiniBatchDictionaryLearning":
-            model = MiniBatchDictionaryLearning(atoms, batch_size=64, max_iter=20, random_state=seed, **setting)
-            found = model.fit(X).components_
+            found = MiniBatchDictionaryLearning(atoms, max_iter=20, random_state=seed, **setting).fit(X).components_
         case "random patches":
             found = X[np.random.default_rng(seed).choice(len(X), atoms, replace=False)]
         case _:

@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import results_file
 
 HERE = Path(__file__).parent
-JUDGED = {"patches": "patches/error, k = {k}", "planted": "planted/found, {decibels} dB", "denoising": "denoising/psnr"}
 
 
 def setting_name(task: str, setting: Mapping[str, Any]) -> str:
@@ -38,23 +37,17 @@ def done(lines: Sequence[Mapping[str, str]], row: str, seed: int, config: str) -
 
 
 def chosen(
-    lines: Sequence[Mapping[str, str]],
-    row: str,
-    settings: Sequence[Mapping[str, Any]],
-    seed: int,
-    described: Mapping[str, Any],
+    lines: Sequence[Mapping[str, str]], row: str, settings: Sequence[Mapping[str, Any]], seed: int, k: int
 ) -> Mapping[str, Any]:
-    """The setting with the least error of held-out training patches, in geometric mean over k."""
+    """The setting with the least error of held-out training patches at k."""
 
     def score(setting: Mapping[str, Any]) -> float:
-        config = setting_name("patches", setting)
-        product = 1.0
-        for line in lines:
-            if (line["row"], line["seed"], line["config"]) == (row, str(seed), config) and "patches/error" in line[
-                "metric"
-            ]:
-                product *= float(line["value"])
-        return product
+        wanted = (row, str(seed), setting_name("patches", setting), f"patches/error, k = {k}")
+        return next(
+            float(line["value"])
+            for line in lines
+            if (line["row"], line["seed"], line["config"], line["metric"]) == wanted
+        )
 
     return min(settings, key=score) if len(settings) > 1 else settings[0]
 
@@ -70,25 +63,30 @@ def measure(task: str, row: str, setting: Mapping[str, Any], grid: Mapping[str, 
             return measure_denoising(row, setting, grid[task], seed)
 
 
-def runs(task: str, row: str, grid: Mapping[str, Any], results: Path) -> Iterator[tuple[Mapping[str, Any], int]]:
-    """Settings and seeds, those of validation first; the best of them is known when they are done."""
-    settings, seed = grid["rows"][row], grid["validation"]["seed"]
+def runs(
+    task: str, row: str, grid: Mapping[str, Any], results: Path
+) -> Iterator[tuple[Mapping[str, Any], int, list[int]]]:
+    """Settings, seeds and the k that are kept; those of validation first: the best for each k is known when they are done."""
+    settings, seed, every = grid["rows"][row].get(task, []), grid["validation"]["seed"], grid["patches"]["k"]
     if task == "patches" and len(settings) > 1:
-        yield from ((setting, seed) for setting in settings)
-    best = chosen(results_file.read(results), row, settings, seed, grid["patches"])
-    yield from ((best, test_seed) for test_seed in grid["test"]["seeds"])
+        yield from ((setting, seed, every) for setting in settings)
+    lines = results_file.read(results)
+    for setting in settings:
+        kept = [k for k in every if chosen(lines, row, settings, seed, k) == setting] if len(settings) > 1 else every
+        if kept:
+            yield from ((setting, test_seed, kept) for test_seed in grid["test"]["seeds"])
 
 
 def run_row(task: str, row: str, grid: Mapping[str, Any], results: Path) -> None:
     """Execute what the results lack, and add each run when it is done."""
-    if task == "planted" and row == "random patches":
-        return
-    for setting, seed in runs(task, row, grid, results):
+    for setting, seed, kept in runs(task, row, grid, results):
         config = setting_name(task, setting)
         if done(results_file.read(results), row, seed, config):
             continue
         start = time.perf_counter()
         metrics = measure(task, row, setting, grid, seed)
+        if task == "patches":
+            metrics = {name: value for name, value in metrics.items() if int(name.rpartition(" ")[2]) in kept}
         results_file.append(results, results_file.lines(row, seed, metrics, 0, config))
         print(
             f"{time.strftime('%H:%M:%S')} {row}, {config}, seed {seed}: {time.perf_counter() - start:.1f} s", flush=True

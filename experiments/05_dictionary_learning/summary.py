@@ -24,16 +24,17 @@ class Results:
 
     def __init__(self, lines: Sequence[Line], grid: Mapping[str, Any]) -> None:
         seeds = {str(seed) for seed in grid["test"]["seeds"]}
+        self.seeds = len(seeds)
         self.values: dict[tuple[str, str], dict[int, float]] = {}
-        self.settings: dict[str, str] = {}
+        self.settings: dict[tuple[str, str], str] = {}
         for line in lines:
             if line["seed"] in seeds:
                 self.values.setdefault((line["row"], line["metric"]), {})[int(line["seed"])] = float(line["value"])
-                self.settings[line["row"]] = line["config"].partition(" ")[2]
+                self.settings[line["row"], line["metric"]] = line["config"].partition(" ")[2]
 
     def rows(self, metric: str) -> list[str]:
-        """Rows that have this metric."""
-        return [row for row, name in self.values if name == metric]
+        """Rows that have this metric with every seed."""
+        return [row for (row, name), values in self.values.items() if name == metric and len(values) == self.seeds]
 
     def spread(self, row: str, metric: str) -> Spread:
         """Mean and standard deviation over seeds."""
