@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "datamodules": {"lightning", "scipy", "sklearn", "transformers"},
     "tasks": {"lightning", "torchmetrics"},
     "callbacks": {"lightning", "torchmetrics", "matplotlib"},
-    "cli": {"lightning", "jsonargparse", "transformers"},
+    "cli": {"lightning", "jsonargparse", "transformers", "matplotlib", "wandb"},
     "lab": HEAVY,
     "integrations": HEAVY,
 }
