@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def draw(found: Results, grid: Mapping[str, Any], path: Path) -> None:
     """Error against seconds for each k, and atoms found against noise."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for row, colour in zip(grid["rows"], COLOURS, strict=True):
+    for row, colour in zip(grid["rows"], cycle(COLOURS), strict=False):
         points = [
             (found.spread(row, f"patches/seconds, k = {k}").mean, found.spread(row, f"patches/error, k = {k}").mean)
             for k in grid["patches"]["k"]

@@ -76,7 +76,8 @@ def draw(found: Values, grid: Mapping[str, Any], path: Path) -> None:
     """Recovery against noise for each system, and a trajectory that was identified from noisy data."""
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     above, below = figure.subfigures(2, 1)
-    for axis, system in zip(above.subplots(1, len(grid["systems"]), sharey=True), grid["systems"], strict=True):
+    axes = above.subplots(1, len(grid["systems"]), sharey=True, squeeze=False)[0]
+    for axis, system in zip(axes, grid["systems"], strict=True):
         _recovery(axis, found, grid, system)
         axis.set(title=system, xlabel="noise, % of the standard deviation", ylim=(-0.03, 1.03))
     above.axes[0].set_ylabel("runs with all terms right")
@@ -105,7 +106,7 @@ def _pictured(figure: Any, grid: Mapping[str, Any]) -> None:
     found = case(shown["system"], grid["systems"][shown["system"]], shown["noise"], shown["seed"])
     model = SINDy(found.library, found.k).fit(found.t, found.noisy)
     simulated = model.simulate(model.states_[0], found.t)
-    axes = figure.subplots(1, found.clean.shape[1])
+    axes = figure.subplots(1, found.clean.shape[1], squeeze=False)[0]
     for axis, name, *columns in zip(
         axes, model.names_, found.noisy.T, found.clean.T, simulated.T, model.equations(2), strict=True
     ):

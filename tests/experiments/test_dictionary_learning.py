@@ -53,8 +53,15 @@ def test_a_small_grid_runs_once_and_the_best_setting_is_tested(tmp_path, monkeyp
     with (tmp_path / "out.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len({(line["row"], line["seed"], line["metric"], line["config"]) for line in lines}) == len(lines)
-    tested = {line["config"] for line in lines if line["row"].startswith("MiniBatch") and line["seed"] == "0"}
-    assert tested == {'patches {"alpha": 1.0}'}
+    validated = {(line["metric"], line["config"]): float(line["value"]) for line in lines if line["seed"] == "100"}
+    for k in (1, 3):
+        metric = f"patches/error, k = {k}"
+        errors = {config: value for (name, config), value in validated.items() if name == metric}
+        tested = [line["config"] for line in lines if line["row"].startswith("MiniBatch") and line["metric"] == metric]
+        best = min(errors, key=errors.get)
+        assert {config: tested.count(config) for config in errors} == {
+            each: 3 if each == best else 1 for each in errors
+        }
     errors = {line["row"]: float(line["value"]) for line in lines if line["metric"] == "patches/error, k = 3"}
     assert errors["KSVD"] < errors["random patches"] < 1
     assert (tmp_path / "out.png").is_file()
