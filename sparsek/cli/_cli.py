@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,7 +157,10 @@ class SparsekCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            with warnings.catch_warnings():
+                if subcommand != "fit":  # what a checkpoint says of resuming is of no use there
+                    warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")
+                super()._run_subcommand(subcommand)
         except RuntimeError as error:
             path = self.trainer.ckpt_path
             if path is None or "loading state_dict" not in str(error):

@@ -38,10 +38,11 @@ def child(words, folder):
     os._exit(0)
 
 
-for line in sys.stdin:
-    asked = json.loads(line)
-    process = os.fork()
-    if process == 0:
-        child(asked["words"], asked["folder"])
-    print(process, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+if __name__ == "__main__":
+    for line in sys.stdin:
+        asked = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            child(asked["words"], asked["folder"])
+        print(process, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
