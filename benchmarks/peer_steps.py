@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,15 +61,16 @@ class PeerStep:
 
     def __exit__(self, *_: object) -> None:
         """Stop it."""
-        with self._worker:  # closes its pipes and waits
+        with suppress(BrokenPipeError), self._worker:  # closes its pipes and waits
             self._worker.kill()
         self._said.close()
 
     def __call__(self) -> float:
         """Have one step made."""
         assert self._worker.stdin is not None
-        self._worker.stdin.write("step\n")
-        self._worker.stdin.flush()
+        with suppress(BrokenPipeError):  # of a worker that is gone; there is no answer then
+            self._worker.stdin.write("step\n")
+            self._worker.stdin.flush()
         return float(self._answer())
 
     def _answer(self) -> str:
