@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import results_file
 
 HERE = Path(__file__).parent
-Values = dict[tuple[str, str], list[float]]
+Values = dict[tuple[str, str, str], list[float]]
 
 
 def publish(results: Path, grid: Mapping[str, Any]) -> str:
@@ -35,11 +35,16 @@ def publish(results: Path, grid: Mapping[str, Any]) -> str:
 
 
 def values(results: Path) -> Values:
-    """Values of all seeds by row and metric."""
+    """Values of all seeds by row, metric and problem."""
     found: Values = {}
     for line in results_file.read(results):
-        found.setdefault((line["row"], line["metric"]), []).append(float(line["value"]))
+        found.setdefault((line["row"], line["metric"], line["config"]), []).append(float(line["value"]))
     return found
+
+
+def recovered(found: Values, row: str, config: str) -> list[float]:
+    """For each run 1 where every equation has the right support, else 0."""
+    return [float(share == 1) for share in found.get((row, "equations recovered", config), [])]
 
 
 def interval(successes: float, runs: int) -> tuple[float, float]:
@@ -63,11 +68,11 @@ def tables(found: Values, grid: Mapping[str, Any]) -> str:
 def _cells(found: Values, grid: Mapping[str, Any], system: str, row: str) -> list[str]:
     """The name of a row and its numbers: runs that are right of the runs there are."""
     configs = [f"{system}, noise {noise:g}" for noise in grid["noise"]]
-    runs = [found.get((row, f"recovered, {config}"), []) for config in configs]
+    runs = [recovered(found, row, config) for config in configs]
     if not any(runs):
         return []
-    errors = found.get((row, f"coefficient error, {configs[-1]}"), [])
-    seconds = fmean(value for config in configs for value in found.get((row, f"seconds, {config}"), []))
+    errors = found.get((row, "coefficient error", configs[-1]), [])
+    seconds = fmean(value for config in configs for value in found.get((row, "seconds", config), []))
     shares = (f"{sum(run):.0f}/{len(run)}" if run else "–" for run in runs)
     return [row, *shares, f"{median(errors):.3f}" if errors else "–", f"{seconds:.2f}"]
 
@@ -88,7 +93,7 @@ def draw(found: Values, grid: Mapping[str, Any], path: Path) -> None:
 
 def _recovery(axis: Axes, found: Values, grid: Mapping[str, Any], system: str) -> None:
     for index, row in enumerate(grid["rows"]):
-        runs = {noise: found.get((row, f"recovered, {system}, noise {noise:g}"), []) for noise in grid["noise"]}
+        runs = {noise: recovered(found, row, f"{system}, noise {noise:g}") for noise in grid["noise"]}
         runs = {noise: run for noise, run in runs.items() if run}
         shares = [fmean(run) for run in runs.values()]
         bounds = [interval(sum(run), len(run)) for run in runs.values()]

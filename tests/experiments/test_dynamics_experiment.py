@@ -29,7 +29,7 @@ def test_the_tables_are_those_of_the_results():
 
 def test_no_run_is_in_the_results_twice():
     with (FOLDER / "results.csv").open(newline="") as file:
-        runs = Counter((line["row"], line["seed"], line["metric"]) for line in csv.DictReader(file))
+        runs = Counter((line["row"], line["seed"], line["metric"], line["config"]) for line in csv.DictReader(file))
     assert max(runs.values()) == 1
 
 
