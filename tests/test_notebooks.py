@@ -31,7 +31,7 @@ def test_runs(path):
     expected = pictures(notebook)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    NotebookClient(notebook, kernel_name="python3", timeout=60, resources={"metadata": {"path": FOLDER}}).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": FOLDER}}).execute()
     assert pictures(notebook) == expected > 0
     streams = [o.text for cell in code_cells(notebook) for o in cell.outputs if o.output_type == "stream"]
     assert not [text for text in streams if "Warning" in text]
