@@ -142,4 +142,5 @@ def random_probs(n, k, seed, spread=1.5):
         low, high = (low, c) if torch.sigmoid(x + c).sum() > k else (c, high)
     probs = torch.sigmoid(x + c)
     room = probs * (1 - probs)
-    return (probs + (k - probs.sum()) * room / room.sum()).clamp(0, 1)
+    spread_out = room / room.sum().clamp(min=torch.finfo(room.dtype).tiny)  # no room where k rounds to n
+    return (probs + (k - probs.sum()) * spread_out).clamp(0, 1)
