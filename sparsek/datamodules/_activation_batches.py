@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._activation_order import BlockOrder
 from ._activation_shards import ActivationStore
+from ._dealing import dealt_rows
 
 
 class ActivationBatch(NamedTuple):
@@ -44,6 +45,9 @@ class ActivationTrainBatches:
         prefetch: Whether the next window is read ahead, by a thread.
         rank: Number of this process.
         world_size: Number of processes; each gets batches of its own.
+
+    Raises:
+        ValueError: If there are fewer tokens than in a batch of all processes.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class ActivationTrainBatches:
         self.rank, self.world_size = rank, world_size
         self.order = BlockOrder(len(rows), block, window, seed)
         self.position = 0
+        if not len(self):
+            raise ValueError(
+                f"batch_size must leave a batch to each of {world_size} processes, got {batch_size} for {len(rows)} tokens"
+            )
 
     def __len__(self) -> int:
         return len(self.rows) // (self.batch_size * self.world_size)
@@ -141,14 +149,17 @@ class ActivationEvalBatches:
         rows: Rows of the table.
         batch_size: Tokens per batch.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them.
+        world_size: Number of processes; batches are dealt out to them, one at least to each.
+
+    Raises:
+        ValueError: If there are fewer tokens than processes.
     """
 
     def __init__(
         self, stores: Sequence[ActivationStore], rows: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
         self.stores = stores
-        self.batches = rows.split(batch_size)[rank::world_size]
+        self.batches = [rows[part] for part in dealt_rows(len(rows), batch_size, rank, world_size)]
 
     def __len__(self) -> int:
         return len(self.batches)

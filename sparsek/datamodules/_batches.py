@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._dealing import dealt_rows
+
 
 class TextBatch(NamedTuple):
     """A batch of text."""
@@ -103,7 +105,10 @@ class EvalBatches:
         length: Bytes per row.
         windows: Windows per domain at most.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them.
+        world_size: Number of processes; batches are dealt out to them, one at least to each.
+
+    Raises:
+        ValueError: If there are fewer windows than processes.
     """
 
     def __init__(
@@ -111,8 +116,7 @@ class EvalBatches:
     ) -> None:
         self.streams, self.length = streams, length
         places = [(d, start) for d, stream in enumerate(streams) for start in _spread(len(stream), length, windows)]
-        batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-        self.batches = batches[rank::world_size]
+        self.batches = [places[part] for part in dealt_rows(len(places), batch_size, rank, world_size)]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._dealing import dealt_rows
+
 
 class FeatureBatch(NamedTuple):
     """A batch of rows of frozen tokens."""
@@ -78,8 +80,11 @@ class FeatureBatches:
         batch_size: Rows per batch.
         seed: Seed of the orders; None = the order of `rows`.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them. In random order all get as many, and the rest of a pass is left
-            out; so is a last batch of a single row, which batch normalisation could not take.
+        world_size: Number of processes; batches are dealt out to them, one at least to each. In random order all get as many, and the
+            rest of a pass is left out; so is a last batch of a single row, which batch normalisation could not take.
+
+    Raises:
+        ValueError: If there are fewer rows than processes; in random order, fewer batches.
     """
 
     def __init__(
@@ -95,23 +100,35 @@ class FeatureBatches:
         self.rank, self.world_size = rank, world_size
         self.passes, self.served = 0, 0
         self._skipped = 0
+        if not len(self):
+            raise ValueError(
+                f"batch_size must leave a batch to each of {world_size} processes, got {batch_size} for {len(rows)} rows"
+            )
 
     def __len__(self) -> int:
+        if self.seed is None:
+            return len(self._parts())
         total = -(-len(self.rows) // self.batch_size)
-        if self.seed is not None and total > 1 and len(self.rows) % self.batch_size == 1:
+        if total > 1 and len(self.rows) % self.batch_size == 1:
             total -= 1
-        if self.seed is not None and total >= self.world_size:
-            return total // self.world_size
-        return len(range(self.rank, total, self.world_size))
+        return total // self.world_size
+
+    def _parts(self) -> list[slice]:
+        """Of the rows in the order of a pass, the batches of this process."""
+        if self.seed is None:
+            return dealt_rows(len(self.rows), self.batch_size, self.rank, self.world_size)
+        step = self.batch_size * self.world_size
+        starts = range(self.rank * self.batch_size, len(self.rows), step)[: len(self)]
+        return [slice(start, start + self.batch_size) for start in starts]
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         skipped, self._skipped = self._skipped, 0
         if not skipped:
             self.passes += 1
-        batches = self.rows[self._order(self.passes - 1)].split(self.batch_size)[self.rank :: self.world_size]
-        for number, batch in enumerate(batches[skipped : len(self)], skipped + 1):
+        rows = self.rows[self._order(self.passes - 1)]
+        for number, part in enumerate(self._parts()[skipped:], skipped + 1):
             self.served = number
-            yield self.features.batch(batch)
+            yield self.features.batch(rows[part])
 
     def _order(self, number: int) -> Tensor:
         if self.seed is None:

@@ -64,7 +64,7 @@ class PatchDataModule(LightningDataModule):
     def train_dataloader(self) -> RowBatches:
         """Return endless batches in random orders."""
         patches = self.parts["train"]
-        return RowBatches((patches, patches), self.batch_size, self.seed)
+        return RowBatches((patches, patches), self.batch_size, self.seed, None, *self._process())
 
     def val_dataloader(self) -> RowsInOrder:
         """Return the patches of validation."""
@@ -75,7 +75,10 @@ class PatchDataModule(LightningDataModule):
         return self._in_order("test")
 
     def _in_order(self, name: str) -> RowsInOrder:
-        return RowsInOrder((self.parts[name], self.parts[name]), self.batch_size)
+        return RowsInOrder((self.parts[name], self.parts[name]), self.batch_size, *self._process())
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def _photographs() -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._dealing import dealt_rows
+
 
 class RowBatches:
     """Endless batches: all rows in a random order, then in another one, and so on.
@@ -80,7 +82,10 @@ class RowsInOrder:
         tensors: Tensors with the same number of rows; a batch is a tuple with some rows of each.
         size: Rows of a batch; fewer in the last one.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them.
+        world_size: Number of processes; batches are dealt out to them, one at least to each.
+
+    Raises:
+        ValueError: If there are fewer rows than processes.
 
     Example:
         >>> [rows.tolist() for (rows,) in RowsInOrder((torch.arange(5),), size=3)]
@@ -88,7 +93,8 @@ class RowsInOrder:
     """
 
     def __init__(self, tensors: Sequence[Tensor], size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.batches = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))[rank::world_size]
+        parts = dealt_rows(len(tensors[0]), size, rank, world_size)
+        self.batches = [tuple(tensor[part] for tensor in tensors) for part in parts]
 
     def __len__(self) -> int:
         return len(self.batches)
