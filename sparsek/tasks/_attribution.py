@@ -18,6 +18,7 @@ from sparsek._validation import check_positive
 from sparsek.nn import Attribution
 
 from ._feature_selection import row_losses
+from ._processes import evaluation_weight, leave_out_of_gradients, same_everywhere, share_of_mean, take_from_first
 
 
 class Objective(ABC):
@@ -26,6 +27,10 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the loss, 0-d."""
+
+    def terms(self, batch: Any) -> int:
+        """How many terms the mean is over: what a batch weighs among others, and on one process among several; by default 1."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class NextTokenLoss(Objective):
         mean: Tensor = (nats * batch.mask).sum() / batch.mask.sum()
         return mean
 
+    def terms(self, batch: Any) -> int:
+        """Real tokens."""
+        return int(batch.mask.sum())
+
 
 @dataclass(frozen=True)
 class TargetLoss(Objective):
@@ -49,11 +58,16 @@ class TargetLoss(Objective):
         """Return the mean over rows."""
         return row_losses(model(batch[0]), batch[1]).mean()
 
+    def terms(self, batch: Any) -> int:
+        """Rows."""
+        return len(batch[1])
+
 
 class AttributionTask(LightningModule):
     """Learn the scores of an :class:`~sparsek.nn.Attribution` under a fresh real k every step.
 
-    One run gives a ranking that is nested: its first k units are the answer to every budget k. The model is not changed.
+    One run gives a ranking that is nested: its first k units are the answer to every budget k. The model is not changed. Several
+    processes take the same k, each on a batch of its own.
 
     Logs `train/loss` and `train/k`; for `val/` and `test/`: `loss@share` with the top share of the units kept, for every one of
     `shares`, and their mean, `loss`.
@@ -95,6 +109,11 @@ class AttributionTask(LightningModule):
         self.learning_rate, self.shares = learning_rate, tuple(shares)
         if weights is not None:
             load_weights(attribution.model, weights, prefix)
+        leave_out_of_gradients(self, attribution.model)
+
+    def on_fit_start(self) -> None:
+        """Have all processes work on one model."""
+        take_from_first(self.attribution.model)
 
     def loss(self, batch: Any, mask: Tensor) -> Tensor:
         """Return the loss of a batch under a mask."""
@@ -103,9 +122,10 @@ class AttributionTask(LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """The loss under a mask of a fresh size."""
-        k = self.attribution.draw_k()
-        loss = self.loss(batch, self.attribution.mask(k))
-        self.log_dict({"train/loss": loss.detach(), "train/k": k}, batch_size=1)
+        k = same_everywhere(self.attribution.draw_k())
+        terms = torch.tensor(float(self.objective.terms(batch)), device=self.device)
+        loss = self.loss(batch, self.attribution.mask(k)) * (terms / share_of_mean(terms))
+        self.log_dict({"train/loss": loss.detach(), "train/k": k}, batch_size=1, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
@@ -122,8 +142,10 @@ class AttributionTask(LightningModule):
             f"{stage}/loss@{share:g}": self.loss(batch, self.attribution.top(max(1, round(share * units))))
             for share in self.shares
         }
-        self.log_dict(losses, batch_size=1)
-        self.log(f"{stage}/loss", torch.stack([*losses.values()]).mean(), batch_size=1, prog_bar=True)
+        mean = torch.stack([*losses.values()]).mean()
+        weight = evaluation_weight(self.objective.terms(batch))
+        self.log_dict(losses, batch_size=weight, sync_dist=True)
+        self.log(f"{stage}/loss", mean, batch_size=weight, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Optimizer:
         """Adam on the scores alone."""

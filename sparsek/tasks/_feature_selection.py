@@ -11,6 +11,8 @@ from torch.optim import AdamW, Optimizer
 from sparsek._validation import check_positive
 from sparsek.nn import FeatureGate, KHotGate, Schedule
 
+from ._processes import evaluation_weight
+
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 
 
@@ -136,10 +138,11 @@ class FeatureSelectionTask(LightningModule):
 
     def _measure(self, stage: str, batch: Batch) -> None:
         output, target = self(batch[0]), batch[1]
-        self.log(f"{stage}/loss", _mean_loss(output, batch), batch_size=len(target), sync_dist=True)
+        weight = evaluation_weight(len(target))
+        self.log(f"{stage}/loss", _mean_loss(output, batch), batch_size=weight, sync_dist=True)
         if not target.is_floating_point():
             accuracy = (output.argmax(-1) == target).float().mean()
-            self.log(f"{stage}/accuracy", accuracy, batch_size=len(target), sync_dist=True)
+            self.log(f"{stage}/accuracy", accuracy, batch_size=weight, sync_dist=True)
 
     def configure_optimizers(self) -> Optimizer:
         """AdamW; the scores of a gate have a learning rate of their own and no weight decay."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -26,8 +25,10 @@ from sparsek.metrics import (
     Utilisation,
 )
 from sparsek.nn import MoETransformer, TransformerOutput
+from sparsek.nn.sparse_autoencoder._processes import total
 
 from ._optimisation import adamw_warmup_cosine
+from ._processes import share_of_mean
 
 
 class Text(Protocol):
@@ -106,10 +107,10 @@ class LanguageModelTask(LightningModule):
     def training_step(self, batch: Text, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one batch, and the load (layers, experts) of all processes for callbacks."""
         logits, routings = self(batch.tokens[:, :-1], batch.mask)
-        nats = _nats(logits, batch).sum() / batch.mask.sum()
+        nats = _nats(logits, batch).sum() / share_of_mean(batch.mask.sum())
         for router, routing in zip(self.network.routers, routings, strict=True):
             router.observe(routing)
-        load = _total(torch.stack([routing.stats["load"] for routing in routings]))
+        load = total(torch.stack([routing.stats["load"] for routing in routings]))
         self.log("train/bits_per_byte", nats.detach() / math.log(2), prog_bar=True, sync_dist=True)
         self.log("train/max_vio", max_violation(load).mean(), prog_bar=True)
         losses = [loss for routing in routings for loss in routing.losses.values()]
@@ -162,19 +163,11 @@ class LanguageModelTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, warm-up and cosine over the steps that the trainer will take."""
-        total = int(self.trainer.estimated_stepping_batches)
+        steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = adamw_warmup_cosine(
-            self, self.learning_rate, self.weight_decay, total, self.warmup_fraction
+            self, self.learning_rate, self.weight_decay, steps, self.warmup_fraction
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _total(counts: Tensor) -> Tensor:
-    """The sum over processes."""
-    if dist.is_available() and dist.is_initialized():
-        counts = counts.clone()
-        dist.all_reduce(counts)
-    return counts
 
 
 def _nats(logits: Tensor, batch: Text) -> Tensor:

@@ -16,6 +16,7 @@ from sparsek._validation import check_positive
 from sparsek.nn import DifferentiableKNN
 
 from ._optimisation import parameter_groups, warmup_cosine
+from ._processes import Gathered, evaluation_weight
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,7 +31,8 @@ class NearestNeighbourTask(LightningModule):
 
     finite too where no neighbour is of the row's class. Batches should hold many times k rows of each class. Rows of training
     batches become the references of evaluation, where the k nearest of them vote: those of the current pass, and before a pass
-    is over of the one before. A checkpoint holds them. Several processes each keep the rows that they saw.
+    is over of the one before. A checkpoint holds them. The batches of several processes are one batch: a row is compared with those
+    of all, and all keep the same references.
 
     Logs `train/loss`, and `loss` and `accuracy` for `val/` and `test/`.
 
@@ -101,11 +103,15 @@ class NearestNeighbourTask(LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of each row's class among the other rows of the batch."""
         rows, target = batch
-        self._seen.append((rows.detach(), target))
-        others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        probs = self.neighbours(rows, rows, F.one_hot(target, self.classes), mask=others)
-        loss = self._loss(probs, target)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
+        gathered = Gathered(rows)
+        references, labels = gathered(rows), gathered(target)
+        self._seen.append((references, labels))
+        places = torch.arange(len(labels), device=rows.device)
+        others = places != places[gathered.start :][: len(rows), None]
+        probs = self.neighbours(rows, references, F.one_hot(labels, self.classes), mask=others)
+        share = len(rows) * len(gathered.counts) / len(labels)  # processes may differ in their number of rows
+        loss = self._loss(probs, target) * share
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(target), sync_dist=True)
         return loss
 
     def _loss(self, probs: Tensor, target: Tensor) -> Tensor:
@@ -140,10 +146,15 @@ class NearestNeighbourTask(LightningModule):
         probs, target = self(batch[0]), batch[1]
         accuracy = (probs.argmax(-1) == target).float().mean()
         values = {f"{stage}/loss": self._loss(probs, target), f"{stage}/accuracy": accuracy}
-        self.log_dict(values, batch_size=len(target), sync_dist=True)
+        self.log_dict(values, batch_size=evaluation_weight(len(target)), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the rows of a pass that is not over."""
+        checkpoint["seen"] = list(self._seen)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make room for the references of the checkpoint."""
+        """Make room for the references of the checkpoint, and take back the rows of a pass that was not over."""
+        self._seen = [(rows, target) for rows, target in checkpoint.get("seen", [])]
         for name in ("references", "labels"):
             setattr(self, name, torch.empty_like(checkpoint["state_dict"][name]))
 

@@ -17,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 from sparsek._validation import check_positive
 
 from ._optimisation import parameter_groups, warmup_cosine
+from ._processes import evaluation_weight
 
 
 class Tokens(Protocol):
@@ -123,7 +124,7 @@ class PoolingTask(LightningModule):
         if self.head is not None:
             known["preds"] = self.head(embeddings)
             loss = F.cross_entropy(known["preds"], batch.label)
-            self.log(f"{stage}/loss", loss, batch_size=len(batch.label), sync_dist=True)
+            self.log(f"{stage}/loss", loss, batch_size=evaluation_weight(len(batch.label)), sync_dist=True)
         measures.update(**known)
 
     def on_validation_epoch_end(self) -> None:

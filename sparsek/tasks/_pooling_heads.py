@@ -8,11 +8,13 @@ from torch.nn.functional import linear, normalize
 
 from sparsek._validation import check_positive
 
+from ._batch_standardisation import BatchStandardisation
+
 
 class StandardisedHead(nn.Sequential):
     """A linear head on vectors of which every dimension is standardised: poolings of different scale train alike.
 
-    Batch normalisation without parameters, then D·C + C parameters.
+    Batch normalisation without parameters, by the statistics of the batches of all processes, then D·C + C parameters.
 
     Args:
         dim: D, dimension of the pooled vector.
@@ -25,7 +27,7 @@ class StandardisedHead(nn.Sequential):
     """
 
     def __init__(self, dim: int, classes: int) -> None:
-        super().__init__(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, classes))
+        super().__init__(BatchStandardisation(dim, affine=False), nn.Linear(dim, classes))
 
 
 class CosineHead(nn.Module):

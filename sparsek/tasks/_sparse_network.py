@@ -16,6 +16,7 @@ from sparsek.nn import sparsity
 
 from ._feature_selection import row_losses
 from ._optimisation import parameter_groups, warmup_cosine
+from ._processes import evaluation_weight
 
 Batch = tuple[Tensor, Tensor]
 
@@ -97,7 +98,7 @@ class SparseNetworkTask(LightningModule):
         loss = row_losses(self(batch[0]), batch[1]).mean()
         every: int = getattr(self.trainer, "log_every_n_steps", 1)
         if every and self.global_step % every == 0:  # masks are solved again for the log
-            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
             if self._parts():
                 self.log("train/k", sum(mask.detach().sum() for mask in sparsity.masks(self.network).values()))
         return loss
@@ -116,7 +117,7 @@ class SparseNetworkTask(LightningModule):
         if not target.is_floating_point():
             found["accuracy"] = (output.argmax(-1) == target).float().mean()
         for name, value in found.items():
-            self.log(f"{stage}/{name}", value, batch_size=len(target), sync_dist=True)
+            self.log(f"{stage}/{name}", value, batch_size=evaluation_weight(len(target)), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log how many weights there are."""
