@@ -13,6 +13,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+_LEAST, _LARGEST = 2.0**-149, torch.finfo(torch.float32).max  # of float32: what it has is not 0 and not infinite
+
 
 def inspectable(*tensors: Tensor) -> bool:
     """Whether Python may branch on the values: not traced, not transformed by `torch.func`, not on meta."""
@@ -50,8 +52,10 @@ def check_floating(name: str, tensor: Tensor) -> None:
 
 
 def check_dim(name: str, tensor: Tensor, dim: int) -> int:
-    """Return `dim` counted from the front; refuse a tensor without dimensions and a `dim` out of range."""
+    """Return `dim` counted from the front; refuse a tensor without dimensions and a `dim` that is no dimension of it."""
     ndim = tensor.dim()
+    if type(dim) is not int and (isinstance(dim, bool) or not isinstance(dim, int | torch.SymInt)):
+        raise ValueError(f"dim must be a whole number, got {dim!r}")
     if ndim == 0:
         raise ValueError(f"{name} must have at least one dimension, got a 0-d tensor")
     if not -ndim <= dim < ndim:
@@ -60,16 +64,27 @@ def check_dim(name: str, tensor: Tensor, dim: int) -> int:
 
 
 def check_positive(name: str, value: float | Tensor) -> None:
-    """Refuse a number that is not finite and above 0. Tensors are looked at only where values are visible."""
+    """Refuse a number that is not finite and above 0, as float32 has it: from 1.4e-45 to 3.4e38.
+
+    Tensors are looked at only where values are visible.
+    """
     if isinstance(value, Tensor):
-        if values_visible(value) and not bool(((value > 0) & value.isfinite()).all()):
+        if value.is_complex() or value.dtype == torch.bool:
+            raise ValueError(f"{name} must be a real number, got dtype {value.dtype}")
+        if values_visible(value) and not bool(((value >= _LEAST) & (value <= _LARGEST)).all()):
             raise ValueError(f"{name} must be finite and > 0 everywhere, got values down to {value.min().item()}")
     elif not _is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+    elif not _LEAST <= value <= _LARGEST:
+        raise ValueError(
+            f"{name} must lie in [{_LEAST:.1e}, {_LARGEST:.1e}], the positive range of float32, got {value!r}"
+        )
 
 
 def check_mask(name: str, mask: Tensor, input: Tensor) -> None:
     """Refuse a mask that is not boolean or does not broadcast to the shape of `input`."""
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"{name} must be a boolean tensor (True = keep), got {type(mask).__name__}")
     if mask.dtype != torch.bool:
         raise ValueError(f"{name} must be a boolean tensor (True = keep), got dtype {mask.dtype}")
     try:

@@ -35,7 +35,7 @@ class Gradient:
             return
         with torch.no_grad():
             limit = shape.limit(self.standardised(), probs.detach())
-            competing = self.across.total((x != -torch.inf).to(probs.dtype))
+            competing = self.across.total((~x.isinf()).to(probs.dtype))
             limit = limit.masked_fill(competing == 0, 0.0)  # of a row without units nothing moves
         resolved = self.total > least
         self.weights = torch.where(resolved, self.density / torch.where(resolved, self.total, 1.0), limit)

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from ._implicit import solve_implicitly
 from ._newton import solve_threshold
+from ._pivoted import resolve_lost_rows
 from ._rows import to_rows
 from ._saturated import shifted
 from ._shape import SHAPES, Shape
 
 _SHORT_ROW = 2048
 _SHORT_STEPS = 60
+_RIGHT = 1e-12
 _LONG_ROW = 4096
 _SUBSAMPLE = 1024
 _ACCURATE = {torch.float32: 5e-7, torch.float64: 1e-11}  # the polish does the rest in float64
@@ -84,7 +86,8 @@ class _Clip(Shape):
         if x.dtype == torch.float64:  # below the rounding of the threshold itself
             step = _excess_and_step(scores.clamp(0, 1), k)[1]
             scores.sub_(torch.where(step.abs() < 1e-3, step, 0.0))
-        return scores.clamp_(0, 1), threshold
+        solved = scores.clamp_(0, 1), threshold
+        return resolve_lost_rows(x, k, torch.ones_like(k), solved, lambda z: z.clamp(0, 1), 1.0)
 
     def density(self, probs: Tensor) -> Tensor:
         return ((probs > 0) & (probs < 1)).to(probs.dtype)
@@ -121,6 +124,8 @@ def _solve_short_row(x: Tensor, k: float) -> tuple[Tensor, Tensor] | None:
         low, high = (threshold, high) if excess > 0 else (low, threshold)
         proposal = threshold + excess / inside if inside else math.nan
         if excess == 0 or abs(proposal - threshold) <= 1e-15 * max(1.0, abs(threshold)):
+            if abs(excess) > _RIGHT * max(1.0, k):  # the threshold is too coarse: scores far below the largest decide
+                return None
             shifted_up = torch.full((*x.shape[:-1], 1), threshold + most, dtype=torch.float64, device=x.device)
             return probs.to(x.dtype).view(x.shape), shifted_up
         threshold = proposal if low <= proposal <= high else (low + high) / 2

@@ -66,6 +66,12 @@ def scale_column(name: str, scale: float | Tensor, scores: Tensor, dtype: torch.
     return column(scale, scores, dtype)
 
 
+def scaled(scores: Tensor, scale: float | Tensor) -> Tensor:
+    """Finite scores over a scale, as far as they go: a quarter of the largest number where they would overflow."""
+    most = torch.finfo(scores.dtype).max / 4
+    return (scores / scale).clamp(-most, most)
+
+
 def to_rows(input: Tensor, k: float | Tensor, dim: int, mask: Tensor | None, *, integer: bool = False) -> Rows:
     """Check the arguments of a relaxation and bring them to rows.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive
 
-from ._rows import scale_column, to_rows
+from ._rows import scale_column, scaled, to_rows
 
 
 def scaled_sigmoid(
@@ -59,7 +59,7 @@ def scaled_sigmoid(
     rows = to_rows(input, k, dim, mask)
     if isinstance(temperature, Tensor):
         temperature = scale_column("temperature", temperature, rows.scores)
-    logits = rows.scores / temperature
+    logits = scaled(rows.scores, temperature)
     units = logits.shape[-1] if rows.free is None else rows.free.sum(-1, keepdim=True)
     total = _over_free(logits.sigmoid(), rows.free, 0.0).sum(-1, keepdim=True)
     down = rows.k.to(total.dtype) * _share(logits, rows.free)

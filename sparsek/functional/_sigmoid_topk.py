@@ -104,13 +104,13 @@ def sigmoid_topk(
 
 def _column(name: str, value: Tensor, scores: Tensor) -> Tensor:
     """A tensor that broadcasts over the batch, as a float64 column (..., 1) that broadcasts over the rows."""
+    batch = scores.shape[:-1]
     try:
-        torch.broadcast_shapes(value.shape, scores.shape[:-1])
+        fits = torch.broadcast_shapes(value.shape, batch) == batch
     except RuntimeError:
-        batch = tuple(scores.shape[:-1])
-        raise ValueError(
-            f"{name} of shape {tuple(value.shape)} does not broadcast to the batch shape {batch}"
-        ) from None
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} of shape {tuple(value.shape)} does not broadcast to the batch shape {tuple(batch)}")
     return value.to(scores.device, torch.float64).unsqueeze(-1)
 
 

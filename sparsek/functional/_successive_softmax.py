@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive, inspectable
 
-from ._rows import Rows, scale_column, to_rows
+from ._rows import Rows, scale_column, scaled, to_rows
 
 
 def successive_softmax(
@@ -67,7 +67,7 @@ def successive_softmax(
     whole = torch.where(rows.k == rows.k.round(), rows.k, torch.nan).to(keys.dtype)
     total = 0.0 * rows.scores + 0.0 * whole
     for done in range(_rounds(rows, k)):
-        weights = (keys / temperature).softmax(-1)
+        weights = _over(keys, temperature).softmax(-1)
         total = total + torch.where(rows.k > done, weights, 0.0)
         keys = keys + _log_complement(weights)
     return rows.restore(total)
@@ -77,6 +77,11 @@ def _rounds(rows: Rows, k: float | Tensor) -> int:
     if inspectable(rows.scores, rows.k):
         return int(rows.k.nan_to_num().max()) if rows.k.numel() else 0
     return rows.scores.shape[-1] if isinstance(k, Tensor) else int(k)
+
+
+def _over(keys: Tensor, temperature: float | Tensor) -> Tensor:
+    """Keys over the temperature; what is out stays at −inf."""
+    return torch.where(keys == -torch.inf, keys, scaled(keys, temperature))
 
 
 def _log_complement(weights: Tensor) -> Tensor:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from ._newton import solve_threshold
+from ._pivoted import resolve_lost_rows
 from ._saturated import shifted
 from ._shape import Shape
 
 _LONG_ROW = 4096
 _SUBSAMPLE = 1024
 _ACCURATE = {torch.float32: 5e-7, torch.float64: 1e-11}  # the polish does the rest in float64
+_FAR = 750.0  # scales at which a tail in float64 has underflown
 _BEYOND = 40.0  # scales beyond all scores at which a row with k = 0 or k = n puts its threshold
 
 
@@ -61,7 +63,12 @@ class Tails(Shape):
         probs = torch.where(z > 0, 1 - tail, tail)
         competing = x != -torch.inf
         probs = torch.where(k == 0, 0.0, torch.where(k == competing.sum(-1, keepdim=True), 1.0, probs))
-        return probs.masked_fill(~competing, 0.0), threshold
+        solved = probs.masked_fill(~competing, 0.0), threshold
+        return resolve_lost_rows(x, k, width, solved, self._distribution, _FAR)
+
+    def _distribution(self, z: Tensor) -> Tensor:
+        tail = self.tail(z.abs())
+        return torch.where(z > 0, 1 - tail, tail)
 
     def _threshold(self, x: Tensor, k: Tensor, width: Tensor, accurate: float) -> Tensor:
         competing = x > -torch.inf

@@ -149,7 +149,7 @@ def _by_threshold(scores: Tensor, whole: int | Tensor, fraction: float | Tensor,
     if not inspectable(scores):
         return _resolve_ties(scores, threshold, whole, fraction, validate)
     inside = scores >= threshold
-    clear = (_count(inside) == size) & threshold.isfinite()
+    clear = (_count(inside) == size) & threshold.isfinite() & ~scores.amax(-1, keepdim=True).isnan()
     if not isinstance(fraction, Tensor) and fraction == 0:
         selected = inside.to(scores.dtype)
     else:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive, values_visible
 
+from ._blocks import LogRatio, in_blocks
 from ._log_mean_power import log_mean_power
 from ._plain_power import plain_exponent, plain_power_mean
 from ._portable import log1p
@@ -151,6 +152,8 @@ def _along(p: Tensor) -> Tensor:
 def _reference(size: Tensor, p: Tensor, keep: Tensor | None) -> Tensor:
     """The activation that counts most, (..., D), a constant to autograd: the largest, or for p < 0 the smallest."""
     constant = size.detach()
+    if in_blocks(p) and not bool((p < 0).any()):
+        return constant.amax(-2)  # masked ones are not above the kept ones
     return torch.where(p < 0, select(constant, keep, torch.inf).amin(-2), select(constant, keep, 0.0).amax(-2))
 
 
@@ -178,11 +181,14 @@ def _infinity(rows: Tensor, signs: Tensor | None) -> Tensor | float:
 
 def _by_logarithms(size: Tensor, signs: Tensor | None, p: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     """Where a dimension is infinite, and the power mean of the others, (..., D)."""
-    size = select(size, keep, 1.0)
+    fused = signs is None and in_blocks(size, p)
+    size = size if fused else select(size, keep, 1.0)
     reference = _reference(size, p, keep)
     infinite = reference.isinf()
-    reference, size = torch.where(infinite, 1.0, reference), torch.where(infinite.unsqueeze(-2), 1.0, size)
-    return infinite, reference * _root_of_mean(_log_ratio(size, reference), signs, p, keep)
+    if not fused or bool(infinite.any()):
+        reference, size = torch.where(infinite, 1.0, reference), torch.where(infinite.unsqueeze(-2), 1.0, size)
+    ratio: Tensor = LogRatio.apply(size, reference) if fused else _log_ratio(size, reference)
+    return infinite, reference * _root_of_mean(ratio, signs, p, keep)
 
 
 def _root_of_mean(ratio: Tensor, signs: Tensor | None, p: Tensor, keep: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _blocks as blocks
 from ._portable import expm1, log1p
 
 _SMALLEST = 1e-20
@@ -32,14 +33,17 @@ def log_mean_power(log_ratio: Tensor, p: Tensor, keep: Tensor | None) -> Tensor:
 
     Args:
         log_ratio: d, (..., T, D): logarithms relative to the largest (p > 0) or smallest (p < 0) kept value; finite, or ∞ at a
-            token whose power is 0 (p < 0).
+            token whose power is 0 (p < 0), or −∞ at one (p > 0, a constant). Masked tokens may hold any of these.
         p: 0-d, or broadcasting to (..., D).
         keep: (..., T), at least one True in every row; None = all.
 
     Returns:
         g, (..., D).
     """
-    function = _Compiled if torch.compiler.is_compiling() else _LogMeanPower
+    if blocks.in_blocks(log_ratio, p):
+        function: type[_Compiled] = _InBlocks
+    else:
+        function = _Compiled if torch.compiler.is_compiling() else _LogMeanPower
     output: Tensor = function.apply(log_ratio, p, keep)
     return output
 
@@ -51,7 +55,7 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def forward(d: Tensor, p: Tensor, keep: Tensor | None) -> Tensor:
-        p = torch.where(p.abs() < _SMALLEST, torch.where(p < 0, -_SMALLEST, _SMALLEST), p)
+        p = _not_zero(p)
         z = p.unsqueeze(-2) * d if p.dim() else p * d
         near = _mean(expm1(z), keep)
         far = _mean(z.exp(), keep)
@@ -92,6 +96,25 @@ class _LogMeanPower(_Compiled):
         if p_t is not None:
             tangent = tangent + p_t * _mean(slopes, keep)
         return tangent
+
+
+class _InBlocks(_Compiled):
+    """The same block by block; derivatives of a derivative are those of whole tensors."""
+
+    @staticmethod
+    def forward(d: Tensor, p: Tensor, keep: Tensor | None) -> Tensor:
+        return blocks.forward(d, _not_zero(p), keep)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d, p, keep, g = ctx.saved_tensors
+        if torch.is_grad_enabled() or (bool((p < 0).any()) and bool(d.amax().isinf())):
+            return _Compiled.backward(ctx, grad)
+        return (*blocks.backward(grad, d, p, keep, g, ctx.needs_input_grad[:2]), None)
+
+
+def _not_zero(p: Tensor) -> Tensor:
+    return torch.where(p.abs() < _SMALLEST, torch.where(p < 0, -_SMALLEST, _SMALLEST), p)
 
 
 def _shares_and_slopes(d: Tensor, g: Tensor, p: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:

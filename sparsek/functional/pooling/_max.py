@@ -95,13 +95,13 @@ def log_sum_exp_pool(
     check_tokens(x, mask)
     check_positive("temperature", temperature)
     rows, mask = with_a_token(wide(x), mask)
-    rows, keep = select(rows, mask), kept(rows, mask)
+    scores = _masked_scores(rows, mask)
     if normalised:
-        largest = select(rows.detach(), keep, -torch.inf).amax(-2, keepdim=True)
+        largest = scores.detach().amax(-2, keepdim=True)
         power = rows.new_tensor(1 / temperature)
-        output = largest.squeeze(-2) + log_mean_power(select(rows - largest, keep), power, keep)
+        output = largest.squeeze(-2) + log_mean_power(scores - largest, power, kept(rows, mask))
     else:
-        output = temperature * (select(rows, keep, -torch.inf) / temperature).logsumexp(-2)
+        output = temperature * (scores / temperature).logsumexp(-2)
     return blank(output, empty_rows(rows, mask)).to(x.dtype)
 
 
@@ -111,5 +111,12 @@ def log_sum_exp_weights(x: Tensor, mask: Tensor | None = None, *, temperature: f
     check_positive("temperature", temperature)
     if x.shape[-2] == 0:
         return x
-    scores = select(select(wide(x), mask), kept(x, mask), -torch.inf) / temperature
-    return select(scores.softmax(-2), mask).to(x.dtype)
+    return select((_masked_scores(wide(x), mask) / temperature).softmax(-2), mask).to(x.dtype)
+
+
+def _masked_scores(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """−∞ at masked tokens, and 0 at all of an empty row."""
+    if mask is None:
+        return rows
+    fill = torch.where(mask.any(-1, keepdim=True), -torch.inf, 0.0).to(rows.dtype)
+    return torch.where(mask.unsqueeze(-1), rows, fill.unsqueeze(-1))

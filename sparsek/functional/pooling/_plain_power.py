@@ -13,6 +13,9 @@ from ._tokens import select
 _LEAST, _MOST = 1.0, 8.0
 """Powers at which a rounded quotient costs at most a few roundings of the result, and a root of the mean is safe."""
 
+_SMALL, _LARGE = 1e-3, 1e3
+"""Largest activations between which these powers need no quotient: they neither overflow nor vanish in float32."""
+
 
 def plain_exponent(p: float | Tensor) -> float | None:
     """The power as a number where the plain form is right to the precision of the dtype; None = take logarithms.
@@ -29,7 +32,7 @@ def plain_exponent(p: float | Tensor) -> float | None:
 
 
 def plain_power_mean(size: Tensor, signs: Tensor | None, p: float, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""$r (\frac1n \sum (x_t/r)^p)^{1/p}$ with r the largest activation, so that no power is above 1.
+    r"""$r (\frac1n \sum (x_t/r)^p)^{1/p}$ with r the largest activation, so that no power is above 1, or 1 where none can overflow.
 
     Args:
         size: Magnitudes, (..., T, D); masked ones not above the kept ones.
@@ -42,11 +45,16 @@ def plain_power_mean(size: Tensor, signs: Tensor | None, p: float, keep: Tensor 
     """
     reference = size.detach().amax(-2)
     infinite = reference.isinf()
+    if inspectable(reference) and bool(((reference > _SMALL) & (reference < _LARGE)).all()):
+        return infinite, _root(_mean(size.pow(p), signs, keep), signs, p)
     scale = torch.where(infinite | (reference == 0), 1.0, reference)
     powers = (size / scale.unsqueeze(-2)).clamp(max=1).pow(p)  # only infinity is above 1
+    return infinite, scale * _root(_mean(powers, signs, keep), signs, p)
+
+
+def _mean(powers: Tensor, signs: Tensor | None, keep: Tensor | None) -> Tensor:
     powers = select(powers if signs is None else signs * powers, keep)
-    number = size.shape[-2] if keep is None else keep.sum(-1, keepdim=True).to(size.dtype)
-    return infinite, scale * _root(powers.sum(-2) / number, signs, p)
+    return powers.sum(-2) / (powers.shape[-2] if keep is None else keep.sum(-1, keepdim=True).to(powers.dtype))
 
 
 def _root(mean: Tensor, signs: Tensor | None, p: float) -> Tensor:

@@ -23,6 +23,12 @@ class SignPolicy(ABC):
         return None
 
 
+def _some_negative(x: Tensor) -> bool:
+    """By the least one, which is NaN where there is any."""
+    least = x.detach().amin() if x.numel() else x.new_zeros(())
+    return bool(least < 0) or (bool(least.isnan()) and bool((x < 0).any()))
+
+
 @dataclass(frozen=True)
 class RefuseNegative(SignPolicy):
     """Negative activations are an error: `ValueError` where values are visible, NaN in their dimension otherwise.
@@ -40,7 +46,7 @@ class RefuseNegative(SignPolicy):
         """`x`, at least `eps`."""
         if not values_visible(x):
             x = x.masked_fill(x < 0, torch.nan)
-        elif bool((x < 0).any()):
+        elif _some_negative(x):
             raise ValueError(
                 f"x must be >= 0 for a power mean, got values down to {x.min().item():.6g}; say what negative ones mean by "
                 "signed=ClampNegative(), AbsoluteValue() or SignedPower()"
