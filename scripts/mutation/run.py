@@ -29,7 +29,10 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("sparsek", "tests", "pyproject.toml", "conftest.py", "README.md")
 MUTATED = ("sparsek/functional", "sparsek/sampling")
 TESTS = (
-    *(f"tests/{name}" for name in ("functional", "sampling", "relaxations", "distributions", "estimators", "metrics")),
+    *(
+        f"tests/{name}"
+        for name in ("functional", "sampling", "relaxations", "distributions", "estimators", "metrics", "nn")
+    ),
     "tests/test_constraints.py",
     *MUTATED,
 )
