@@ -149,7 +149,7 @@ class ActivationEvalBatches:
         rows: Rows of the table.
         batch_size: Tokens per batch.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them, one at least to each.
+        world_size: Number of processes; batches are dealt out to them, as many to each.
 
     Raises:
         ValueError: If there are fewer tokens than processes.

@@ -105,7 +105,7 @@ class EvalBatches:
         length: Bytes per row.
         windows: Windows per domain at most.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them, one at least to each.
+        world_size: Number of processes; batches are dealt out to them, as many to each.
 
     Raises:
         ValueError: If there are fewer windows than processes.

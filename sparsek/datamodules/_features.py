@@ -80,8 +80,8 @@ class FeatureBatches:
         batch_size: Rows per batch.
         seed: Seed of the orders; None = the order of `rows`.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them, one at least to each. In random order all get as many, and the
-            rest of a pass is left out; so is a last batch of a single row, which batch normalisation could not take.
+        world_size: Number of processes; batches are dealt out to them, as many to each. In random order the rest of a pass is left out;
+            so is a last batch of a single row, which batch normalisation could not take.
 
     Raises:
         ValueError: If there are fewer rows than processes; in random order, fewer batches.

@@ -82,7 +82,7 @@ class RowsInOrder:
         tensors: Tensors with the same number of rows; a batch is a tuple with some rows of each.
         size: Rows of a batch; fewer in the last one.
         rank: Number of this process.
-        world_size: Number of processes; batches are dealt out to them, one at least to each.
+        world_size: Number of processes; batches are dealt out to them, as many to each.
 
     Raises:
         ValueError: If there are fewer rows than processes.

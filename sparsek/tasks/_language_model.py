@@ -28,7 +28,7 @@ from sparsek.nn import MoETransformer, TransformerOutput
 from sparsek.nn.sparse_autoencoder._processes import total
 
 from ._optimisation import adamw_warmup_cosine
-from ._processes import share_of_mean
+from ._processes import shard_parameters, share_of_mean
 
 
 class Text(Protocol):
@@ -99,6 +99,10 @@ class LanguageModelTask(LightningModule):
             "bits_per_byte": BitsPerByte(),
         }
         return MetricCollection(metrics, prefix=prefix)
+
+    def configure_model(self) -> None:
+        """Under `ModelParallelStrategy`, shard the weights over processes by FSDP2, block by block."""
+        shard_parameters(self.device_mesh, (*self.network.blocks, self.network))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> TransformerOutput:
         """Scores of the next byte, and the routings."""

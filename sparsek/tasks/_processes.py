@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -75,6 +76,22 @@ def take_from_first(part: nn.Module) -> None:
     if processes() > 1:
         for _, value in _values(part):
             dist.broadcast(value.data, 0)
+
+
+def shard_parameters(device_mesh: Any, modules: Iterable[nn.Module]) -> None:
+    """Shard the parameters of modules, inner ones first, over the data-parallel processes of a mesh by FSDP2.
+
+    Args:
+        device_mesh: That of `ModelParallelStrategy`; None under other strategies, which leaves modules as they are.
+        modules: Each is gathered while it works.
+    """
+    if device_mesh is None:
+        return
+    from torch.distributed.fsdp import FSDPModule, fully_shard  # noqa: PLC0415 - distributed code that other runs do not load
+
+    for module in modules:
+        if not isinstance(module, FSDPModule):
+            fully_shard(module, mesh=device_mesh["data_parallel"])
 
 
 def _values(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -13,19 +13,22 @@ from sparsek.datamodules._features import FeatureBatches, FeatureSet
 
 @settings(max_examples=100, deadline=None)
 @given(rows=st.integers(1, 60), size=st.integers(1, 70), world_size=st.integers(1, 9))
-def test_every_row_comes_once_and_every_process_has_a_batch(rows, size, world_size):
+def test_every_row_comes_once_in_as_many_batches_of_every_process(rows, size, world_size):
     if rows < world_size:
         with pytest.raises(ValueError, match="one for each process at least"):
             dealt_rows(rows, size, 0, world_size)
         return
     dealt = [dealt_rows(rows, size, rank, world_size) for rank in range(world_size)]
-    assert all(dealt)
-    assert all(0 < part.stop - part.start <= size for parts in dealt for part in parts)
-    seen = [row for parts in dealt for part in parts for row in range(rows)[part]]
-    assert sorted(seen) == list(range(rows))
-    if -(-rows // size) >= world_size:  # enough batches: those of one process
-        alone = dealt_rows(rows, size, 0, 1)
-        assert all(part in alone for parts in dealt for part in parts)
+    assert len({len(parts) for parts in dealt}) == 1
+    rounds = list(zip(*dealt, strict=True))
+    seen = [row for parts in rounds for part in parts for row in range(part.start, part.stop)]
+    assert seen == list(range(rows))
+    sizes = [part.stop - part.start for parts in rounds for part in parts]
+    assert all(1 <= found <= size + (rows % (size * world_size) < world_size) for found in sizes)
+    alone = dealt_rows(rows, size, 0, 1)
+    assert all(part in alone for parts in rounds[:-1] for part in parts)
+    if rows % (size * world_size) == 0:
+        assert all(part in alone for part in rounds[-1])
 
 
 def features(rows):
