@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_floating, inspectable
 from sparsek.functional._topk_mask import topk_mask
 
 from ._portable import portable_topk_mask
@@ -48,10 +48,32 @@ def topk_mean_pool(x: Tensor, k: float | Tensor, mask: Tensor | None = None, *, 
     """
     rows, mask, selected, size = _select(x, k, mask, scores)
     if scores is not None:
-        selected = selected.unsqueeze(-1)
+        if _few(selected, mask, size):
+            return _mean_of_few(rows, selected, size).to(x.dtype)
+        rows, selected = select(rows, mask), selected.unsqueeze(-1)
     taken = torch.where(_outside(rows, selected, size), 0.0, rows) * selected
     size = size.unsqueeze(-1) if isinstance(size, Tensor) else size
     return blank(taken.sum(-2) / size, empty_rows(rows, mask)).to(x.dtype)
+
+
+def _few(selected: Tensor, mask: Tensor | None, size: float | Tensor) -> bool:
+    """Whether tokens can be fetched in place of summing over all: k is known, and no row is taken whole, where order would matter."""
+    if not (selected.numel() and inspectable(selected) and selected.is_cpu):
+        return False
+    if isinstance(size, Tensor) and size.requires_grad:
+        return False
+    number = selected.shape[-1] if mask is None else mask.expand(selected.shape).sum(-1)
+    return bool(torch.as_tensor(size < number).all())
+
+
+def _mean_of_few(rows: Tensor, selected: Tensor, size: float | Tensor) -> Tensor:
+    """Fetches the selected tokens, in their order."""
+    number = int((selected > 0).sum(-1).max())
+    index = selected.argsort(dim=-1, descending=True, stable=True)[..., :number].sort(dim=-1).values
+    share = selected.gather(-1, index).unsqueeze(-1)
+    tokens = rows.gather(-2, index.unsqueeze(-1).expand(*index.shape, rows.shape[-1]))
+    total = (torch.where(share > 0, tokens, 0.0) * share).sum(-2)
+    return total / (size.unsqueeze(-1) if isinstance(size, Tensor) else size)
 
 
 def _outside(rows: Tensor, selected: Tensor, size: float | Tensor) -> Tensor:
@@ -76,14 +98,14 @@ def topk_mean_weights(
 def _select(
     x: Tensor, k: float | Tensor, mask: Tensor | None, scores: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor, float | Tensor]:
-    """Tokens with 0 where masked, the mask, the selection (1 or a fraction where selected), and k within its limits."""
+    """Tokens, the mask, the selection (1 or a fraction where selected), and k within its limits. Without scores, masked ones are 0."""
     check_tokens(x, mask)
     _check_scores(scores, x)
     rows, mask = with_a_token(wide(x), mask)
     keep = kept(rows, mask)
-    rows = select(rows, mask)
     size = clip_size(k, rows.shape[:-1], mask, rows)
     if scores is None:
+        rows = select(rows, mask)
         order = rows.detach().movedim(-1, -2)
         keep = None if keep is None else keep.unsqueeze(-2)
         per_row = size.unsqueeze(-1) if isinstance(size, Tensor) else size

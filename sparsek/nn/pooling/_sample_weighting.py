@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparsek._validation import inspectable
 from sparsek.functional.pooling import hajek_weights, horvitz_thompson_weights
 
 
@@ -108,9 +109,17 @@ class NormSizes(TokenSizes):
 
     def sizes(self, values: Tensor) -> Tensor:
         """Norms, not below the floor; 1 where all are 0."""
-        norms = values.double().norm(dim=-1)
+        norms = _norms(values)
         mean = norms.mean(-1, keepdim=True)
         return torch.where(mean > 0, torch.maximum(norms, self.floor * mean), 1.0)
+
+
+def _norms(values: Tensor) -> Tensor:
+    """In the precision of the values, unless squares overflow there."""
+    norms = torch.linalg.vector_norm(values, dim=-1).double()
+    if inspectable(norms) and bool(norms.isfinite().all()):
+        return norms
+    return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

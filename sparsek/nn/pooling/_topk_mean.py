@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sparsek.functional.pooling import share_of_length, topk_mean_pool, topk_mean_weights
-from sparsek.functional.pooling._tokens import select
 
 from ._empty import EmptyPolicy
 from ._pooling import _ZERO, Pooling
@@ -98,18 +97,18 @@ class TopKMeanPool(Pooling):
 
     def pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Pool (B, T, D) to (B, D)."""
-        return topk_mean_pool(x, self._k(x, mask), mask, scores=self._scores(x, mask))
+        return topk_mean_pool(x, self._k(x, mask), mask, scores=self._scores(x))
 
     def weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """1/k at the selected values, (B, T, D), or tokens, (B, T)."""
-        return topk_mean_weights(x, self._k(x, mask), mask, scores=self._scores(x, mask))
+        return topk_mean_weights(x, self._k(x, mask), mask, scores=self._scores(x))
 
     def _k(self, x: Tensor, mask: Tensor | None) -> float | Tensor:
         size: float | Tensor = self.size(x, mask)
         return size
 
-    def _scores(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
-        return select(x.detach(), mask).norm(dim=-1) if self.per == "token" else None
+    def _scores(self, x: Tensor) -> Tensor | None:
+        return x.detach().norm(dim=-1) if self.per == "token" else None
 
     def extra_repr(self) -> str:
         """Return the arguments."""
