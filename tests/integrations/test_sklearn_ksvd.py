@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
-from sklearn.decomposition import DictionaryLearning
+from sklearn.datasets import load_sample_image
+from sklearn.decomposition import DictionaryLearning, sparse_encode
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sparsek.integrations.sklearn import KSVD, _ksvd_learning
+from sparsek.integrations.sklearn import KSVD, _ksvd_learning, _soft_start
 
 
-@parametrize_with_checks([KSVD(n_atoms=3, k=1, max_iter=20, random_state=0)])
+@parametrize_with_checks([KSVD(n_atoms=3, k=1, max_iter=5, random_state=0)])
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -34,24 +37,54 @@ def recovered(dictionary, found):
 
 def test_a_planted_dictionary_is_found():
     shares = []
-    for seed in range(4):
+    for seed in range(3):
         dictionary, X = planted(seed)
         shares.append(recovered(dictionary, KSVD(50, 3, random_state=seed).fit(X).components_))
     assert np.mean(shares) >= 0.95
 
 
-def test_a_constant_k_without_moves_finds_fewer(monkeypatch):
+def test_hard_codes_without_moves_find_fewer(monkeypatch):
     monkeypatch.setattr(_ksvd_learning, "replace_atoms", lambda rows, update, generator, which=None: update.dictionary)
     shares = []
     for seed in range(3):
         dictionary, X = planted(seed)
-        shares.append(recovered(dictionary, KSVD(50, 3, anneal=False, random_state=seed).fit(X).components_))
+        shares.append(recovered(dictionary, KSVD(50, 3, soft_start=False, random_state=seed).fit(X).components_))
     assert np.mean(shares) < 0.95
+
+
+@pytest.fixture(scope="module")
+def patches():
+    """3,000 patches (64 columns) of a photograph, each less its mean."""
+    grey = load_sample_image("china.jpg").astype(np.float64).mean(-1)
+    rows = extract_patches_2d(grey, (8, 8), max_patches=3000, random_state=0).reshape(3000, 64)
+    return rows - rows.mean(1, keepdims=True)
+
+
+def test_soft_codes_lead_to_less_error_than_hard_ones_alone(patches):
+    errors = [KSVD(96, 12, max_iter=8, soft_start=soft, random_state=0).fit(patches).error_ for soft in (True, False)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_soft_codes_are_those_of_scikit_learns_lasso(patches):
+    rows = torch.from_numpy(patches[:100] / patches.std())
+    atoms = torch.from_numpy(patches[100:140] / np.linalg.norm(patches[100:140], axis=1, keepdims=True))
+    code = torch.zeros(100, 40, dtype=torch.float64)
+    for _ in range(200):
+        code = _soft_start._shrunk_code(rows, atoms, 1.0, code)
+    expected = sparse_encode(rows.numpy(), atoms.numpy(), algorithm="lasso_cd", alpha=1.0, max_iter=10_000)
+    np.testing.assert_allclose(code, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [-900, 900])
+def test_the_scale_of_the_rows_does_not_matter(exponent):
+    _, X = planted(4, rows=200)
+    model = KSVD(30, 3, max_iter=5, random_state=0)
+    np.testing.assert_array_equal(clone(model).fit(X * 2.0**exponent).components_, clone(model).fit(X).components_)
 
 
 def test_the_best_iteration_is_kept():
     _, X = planted(9, rows=400)
-    model = KSVD(50, 3, anneal=False, max_iter=30, random_state=0).fit(X)
+    model = KSVD(50, 3, soft_start=False, max_iter=30, random_state=0).fit(X)
     assert model.n_iter_ == len(model.history_) == 30
     assert model.error_ == min(model.history_) < model.history_[0]
 

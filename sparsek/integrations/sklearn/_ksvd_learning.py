@@ -1,4 +1,4 @@
-"""The iterations of K-SVD from one start: k rises, superfluous atoms move, and what has come to rest is shaken."""
+"""The iterations of K-SVD from one start: superfluous atoms move, and what has come to rest is shaken."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from torch import Generator, Tensor
 from sparsek.functional import DictionaryUpdate, ksvd_update, orthogonal_matching_pursuit
 
 from ._atoms import first_atoms, replace_atoms, worst_atoms
+from ._soft_start import soft_start
 
 _RISE = 0.4
-"""Share of the iterations in which k rises."""
+"""Share of the iterations in which k rises, where it does."""
+
+_BATCHES = 160
+"""Most batches of the soft start."""
+
+_BATCHES_AN_ITERATION = 8
+"""Batches of the soft start for each iteration that follows, so that few iterations are a short run."""
 
 _SETTLED = 5
 """Iterations over which an error that falls no more is at rest, and at the end of which no atom is moved."""
@@ -27,13 +34,19 @@ class Recipe(NamedTuple):
     max_iter: int
     tol: float
     exact: bool
-    anneal: bool
+    soft_start: bool
 
     def allowed(self, iteration: int) -> int:
         """Number of atoms of a row."""
-        if not self.anneal or iteration >= self.max_iter - 1:
+        if self.soft_start or iteration >= self.max_iter - 1:
             return self.k
         return min(self.k, 1 + int(iteration / (_RISE * self.max_iter) * self.k))
+
+    def start(self, rows: Tensor, generator: Generator) -> Tensor:
+        """(n_atoms, columns), norm 1."""
+        if not self.soft_start:
+            return first_atoms(rows, self.n_atoms, generator)
+        return soft_start(rows, self.n_atoms, self.k, min(_BATCHES, _BATCHES_AN_ITERATION * self.max_iter), generator)
 
     def at_rest(self, errors: list[float]) -> bool:
         """Whether the last errors have not fallen."""
@@ -50,7 +63,8 @@ class Learned(NamedTuple):
 
 def learn(rows: Tensor, recipe: Recipe, generator: Generator, iterations: Iterable[int]) -> Learned:
     """The dictionary with the least error at k atoms a row among all iterations."""
-    atoms = first_atoms(rows, recipe.n_atoms, generator)
+    rows = _scaled(rows)
+    atoms = recipe.start(rows, generator)
     total = float(rows.double().square().sum())
     history: list[float] = []
     best: tuple[float, DictionaryUpdate] | None = None
@@ -77,3 +91,9 @@ def learn(rows: Tensor, recipe: Recipe, generator: Generator, iterations: Iterab
             atoms = replace_atoms(rows, update, generator)
     assert best is not None  # the last iteration has all k
     return Learned(best[1].dictionary, best[0], history)
+
+
+def _scaled(rows: Tensor) -> Tensor:
+    """Rows times a power of two, so that no square of theirs overflows or vanishes; atoms and shares do not change."""
+    exponent = torch.frexp(rows.abs().amax()).exponent
+    return torch.ldexp(torch.ldexp(rows, -exponent // 2), -exponent - (-exponent // 2))
