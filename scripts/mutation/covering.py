@@ -82,8 +82,10 @@ def measure(root: Path, folders: tuple[str, ...], tests: tuple[str, ...]) -> Cov
     )
     recorder = _Recorder(measured)
     measured.start()
-    pytest.main([*OPTIONS, *tests], plugins=[recorder])
+    status = pytest.main([*OPTIONS, *tests], plugins=[recorder])
     measured.stop()
+    if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        raise RuntimeError(f"the unchanged tree must have tests that can be run, pytest ended with {status!r}")
     data, lines = measured.get_data(), {}
     for path in data.measured_files():
         by_line = data.contexts_by_lineno(path)

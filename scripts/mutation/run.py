@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NoReturn
 
 import covering
 import results
@@ -104,10 +105,18 @@ def _covering(tree: Path, stored: Path, *, measure: bool) -> covering.Covering:
     if measure or not stored.exists():
         child = os.fork()
         if child == 0:
-            covering.save(covering.measure(tree, MUTATED, TESTS), stored)
-            os._exit(0)
+            _measure(tree, stored)
         os.waitpid(child, 0)
     return covering.load(stored)
+
+
+def _measure(tree: Path, stored: Path) -> NoReturn:
+    try:
+        covering.save(covering.measure(tree, MUTATED, TESTS), stored)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+    finally:
+        os._exit(0)
 
 
 def _control(tree: Path, mutant: Mutant, known: covering.Covering, options: argparse.Namespace) -> bool:
