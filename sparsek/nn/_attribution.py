@@ -17,6 +17,7 @@ from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design
 
 from ._marginals import Marginals
+from ._selector import check_pathwise
 from ._unit_site import UnitSite, hook_activations
 
 
@@ -27,6 +28,7 @@ class _Place(NamedTuple):
     start: int
     units: int
     of_input: bool
+    dim: int
 
 
 class Attribution(nn.Module):
@@ -91,6 +93,7 @@ class Attribution(nn.Module):
         self.model, self.temperature = model, temperature
         self.relaxation = SigmoidTopK() if relaxation is None else relaxation
         self.estimator = Marginals() if estimator is None else estimator
+        check_pathwise(self.estimator)
         self.estimator.check(1.5, self.relaxation)  # k is real
         self.design = self.estimator.resolve_design(design) if self.estimator.uses_design else None
         self.places = _places(model, sites)
@@ -149,7 +152,8 @@ class Attribution(nn.Module):
         sums: dict[int, tuple[Tensor, int]] = {}
 
         def add(number: int, x: Tensor) -> Tensor:
-            rows = x.detach().reshape(-1, x.shape[-1])
+            moved = x.detach().movedim(self.places[number].dim, -1)
+            rows = moved.reshape(-1, moved.shape[-1])
             total, count = sums.get(number, (0.0, 0))
             sums[number] = (total + rows.to(torch.promote_types(x.dtype, torch.float32)).sum(0), count + len(rows))
             return x
@@ -188,17 +192,18 @@ class Attribution(nn.Module):
 
     def _check(self, number: int, x: Tensor) -> None:
         place = self.places[number]
-        if x.dim() == 0 or x.shape[-1] % place.units:
+        if not -x.dim() <= place.dim < x.dim() or x.shape[place.dim] % place.units:
             raise ValueError(
-                f"units must divide the last dimension of the activations of {place.name!r}, "
-                f"of shape {tuple(x.shape)}, got {place.units}"
+                f"units must divide {'the last dimension' if place.dim == -1 else f'dimension {place.dim}'} of the activations "
+                f"of {place.name!r}, of shape {tuple(x.shape)}, got {place.units}"
             )
 
     def _ablate(self, number: int, x: Tensor, mask: Tensor) -> Tensor:
         place = self.places[number]
+        x = x.movedim(place.dim, -1)
         kept = mask[place.start : place.start + place.units].repeat_interleave(x.shape[-1] // place.units).to(x.dtype)
         mean: Tensor = getattr(self, f"mean_{number}").to(x.dtype)
-        return x * kept + mean * (1 - kept)
+        return (x * kept + mean * (1 - kept)).movedim(-1, place.dim)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over the shapes of recorded means."""
@@ -220,7 +225,7 @@ def _places(model: nn.Module, sites: Sequence[UnitSite]) -> tuple[_Place, ...]:
         for name in site.modules(model):
             if any((place.name, place.of_input) == (name, site.of_input) for place in found):
                 raise ValueError(f"sites must not meet, but two of them match {name!r}")
-            found.append(_Place(name, start, site.units, site.of_input))
+            found.append(_Place(name, start, site.units, site.of_input, site.dim))
             start += site.units
     if not found:
         raise ValueError("sites must be at least one")

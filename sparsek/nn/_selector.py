@@ -71,7 +71,7 @@ class KHotSelector(nn.Module):
     ) -> None:
         super().__init__()
         check_k(k, k.shape if isinstance(k, Tensor) else torch.Size(), sys.maxsize)
-        _check_pathwise(estimator)
+        check_pathwise(estimator)
         estimator.check(k, relaxation)
         if isinstance(k, Tensor) and not isinstance(k, nn.Parameter):
             self.register_buffer("k", k)
@@ -103,7 +103,8 @@ class KHotSelector(nn.Module):
         return f"k={k}, relaxation={self.relaxation}{design}, estimator={self.estimator}"
 
 
-def _check_pathwise(estimator: Estimator) -> None:
+def check_pathwise(estimator: Estimator) -> None:
+    """Refuse an estimator that needs the loss as a function."""
     if not isinstance(estimator, PathwiseEstimator):
         name = type(estimator).__name__
         raise ValueError(

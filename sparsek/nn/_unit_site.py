@@ -16,16 +16,18 @@ class UnitSite:
     """Units of a model by the names of modules: equal consecutive groups of channels of what a module takes or gives.
 
     - residual channels or hidden units of a layer: `UnitSite("blocks.*.activation", 512)`, one channel each;
-    - attention heads: the input of the projection that mixes them, `UnitSite("blocks.*.project_out", 8, of_input=True)`.
+    - attention heads: the input of the projection that mixes them, `UnitSite("blocks.*.project_out", 8, of_input=True)`;
+    - channels of a convolution, (rows, channels, height, width): `UnitSite("layer?.*.conv1", 64, dim=1)`.
 
     Args:
         pattern: Name of a module as in `named_modules`; `*` and `?` stand for any characters and match every module they fit.
-        units: Number of units in each of these modules; it divides the last dimension of the activations.
+        units: Number of units in each of these modules; it divides the size of dimension `dim` of the activations.
         of_input: Whether they are in the first argument of the module, not in its output. Of a module that returns a tuple the first
             item counts.
+        dim: Dimension of the activations along which units lie.
 
     Raises:
-        ValueError: If `units` is not a whole number of at least 1.
+        ValueError: If `units` is not a whole number of at least 1, or `dim` is not a whole number.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -36,10 +38,13 @@ class UnitSite:
     pattern: str
     units: int
     of_input: bool = False
+    dim: int = -1
 
     def __post_init__(self) -> None:
         if not isinstance(self.units, int) or isinstance(self.units, bool) or self.units < 1:
             raise ValueError(f"units must be a whole number of at least 1, got {self.units!r}")
+        if not isinstance(self.dim, int) or isinstance(self.dim, bool):
+            raise ValueError(f"dim must be a whole number, got {self.dim!r}")
 
     def modules(self, model: nn.Module) -> list[str]:
         """Return the names of the modules that the pattern matches, in the order of the model; refuse a pattern without any."""

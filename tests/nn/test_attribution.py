@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsek.estimators import StraightThrough
+from sparsek.estimators import MuProp, StraightThrough
 from sparsek.functional import sigmoid_topk
 from sparsek.nn import Attribution, MoETransformer, UnitSite
 from sparsek.relaxations import SuccessiveSoftmax
@@ -49,6 +49,28 @@ def test_a_mask_multiplies_units_and_mixes_in_their_means():
         torch.testing.assert_close(made.model(X), by_hand(made.model, mask, means))
     with made.masked(torch.ones(9).double()):
         torch.testing.assert_close(made.model(X), made.model.eval()(X))
+
+
+def test_channels_of_a_convolution_are_units():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3)).double()
+    made = Attribution(model, [UnitSite("1", 4, dim=1), UnitSite("2", 3, of_input=False, dim=-3)]).double()
+    images = torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    hidden, mask = model[:2](images).detach(), torch.rand(7, dtype=torch.float64)
+    with made.recording():
+        model(images[:3])
+        model(images[3:])
+    kept = mask[:4].repeat_interleave(2).view(8, 1, 1)
+    hidden = hidden * kept + hidden.mean((0, 2, 3)).view(8, 1, 1) * (1 - kept)
+    kept, outputs = mask[4:].view(3, 1, 1), model[2](hidden)
+    outputs = outputs * kept + model(images).mean((0, 2, 3)).view(3, 1, 1) * (1 - kept)
+    with made.masked(mask):
+        torch.testing.assert_close(model(images), outputs)
+    with (
+        made.masked(mask[:7]),
+        pytest.raises(ValueError, match=r"units must divide dimension 1 of the activations of '1'"),
+    ):
+        model[1](images[:, :1])
 
 
 def test_names_say_where_a_unit_is_and_a_mask_reaches_it_alone():
@@ -206,6 +228,11 @@ def test_a_saved_state_brings_scores_and_means_back():
         (lambda: Attribution(network(), [UnitSite("conv*", 2)]), "pattern 'conv.*' matches no module of Sequential"),
         (lambda: Attribution(network(), [UnitSite("1", 2), UnitSite("?", 2)]), "sites must not meet, but two .* '1'"),
         (lambda: UnitSite("1", 0), "units must be a whole number of at least 1, got 0"),
+        (lambda: UnitSite("1", 2, dim=1.5), "dim must be a whole number, got 1.5"),
+        (
+            lambda: Attribution(network(), [UnitSite("1", 6)], estimator=MuProp()),
+            "estimator must be pathwise, got MuProp",
+        ),
         (lambda: Attribution(network(), [UnitSite("1", 6)], temperature=-1), "temperature must be a finite number > 0"),
         (lambda: Attribution(network(), [UnitSite("1", 6)], SuccessiveSoftmax()), "k must be a whole number"),
     ],

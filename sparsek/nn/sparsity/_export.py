@@ -24,7 +24,7 @@ class CSRLinear(nn.Module):
         layer: The dense layer; its weights that are exactly 0 are left out.
 
     Raises:
-        ValueError: If the layer is parametrized: take that off first.
+        ValueError: If the layer is parametrized: take that off first; on the CPU, if it is neither float32 nor float64.
 
     Example:
         >>> import torch
@@ -44,6 +44,10 @@ class CSRLinear(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         _refuse_parametrized(layer)
+        if layer.weight.device.type == "cpu" and layer.weight.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"layer must be float32 or float64 for torch's products on the CPU, got {layer.weight.dtype}"
+            )
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = _quietly(layer.weight.detach().to_sparse_csr)
         for name in ("crow_indices", "col_indices", "values"):
@@ -80,7 +84,8 @@ def to_csr(model: nn.Module, density: float = 0.1) -> nn.Module:
         The model.
 
     Raises:
-        ValueError: If `density` is out of range, or the model still has masks.
+        ValueError: If `density` is out of range, the model still has masks, or a layer is of a type that :class:`CSRLinear` cannot
+            take.
 
     Example:
         >>> import torch

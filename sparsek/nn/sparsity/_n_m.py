@@ -20,7 +20,8 @@ class NMSparsity(Sparsity):
         weight: The tensor that will be parametrized; its shape and first values are read.
         n: How many of a group stay, from 1 to m, or a :class:`~sparsek.nn.Schedule` that ends there.
         m: Size of a group, at least 1.
-        dim: Dimension along which groups lie, of a size that m divides; the inputs of a layer are dimension 1.
+        dim: Dimension along which groups lie, of a size that m divides; the inputs of a layer are dimension 1,
+            those of a transposed convolution dimension 0.
         scores: What weights are ranked by.
         rule: From scores to masks.
 
@@ -87,7 +88,10 @@ def check_groups(weight: Tensor, n: float | Schedule, m: int, dim: int) -> None:
         raise ValueError(f"dim must be a dimension of the weight of shape {tuple(weight.shape)}, got {dim}")
     if weight.shape[dim] % m:
         raise ValueError(f"m must divide the size of dimension {dim}, {weight.shape[dim]}, got {m}")
-    if not isinstance(n, Schedule) and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= m):
+    if isinstance(n, Schedule):
+        if max(n.start, n.end) > m:
+            raise ValueError(f"n must be a schedule of numbers up to m = {m}, got {n}")
+    elif isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= m:
         raise ValueError(f"n must be a whole number from 1 to m = {m}, got {n!r}")
 
 

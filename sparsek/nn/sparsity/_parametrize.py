@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from sparsek.nn._schedule import Schedule
@@ -16,6 +16,8 @@ from ._scores import WeightScores
 from ._sparse_weights import SparseWeights
 from ._sparsity import MAGNITUDE, RULE, Sparsity
 from ._tensors import At, Tensors, choose, list_of
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def parametrize(
@@ -95,7 +97,8 @@ def parametrize_n_m(
         model: The model.
         n: How many of a group stay.
         m: Size of a group.
-        tensors: As in :func:`parametrize`; None = all weights of linear and convolutional layers whose inputs m divides.
+        tensors: As in :func:`parametrize`; None = all weights of linear and convolutional layers whose inputs m divides. (Inputs
+            are dimension 1 of a weight, and dimension 0 in transposed convolutions.)
         scores: What weights are ranked by.
         rule: From scores to masks.
 
@@ -115,10 +118,24 @@ def parametrize_n_m(
     chosen = choose(model, tensors)
     if tensors is None:
         chosen = _divisible(chosen, m)
-    for pair in chosen:
-        check_groups(getattr(*pair), n, m, 1)
-    _register(chosen, [NMSparsity(getattr(*pair), n, m, 1, scores, rule) for pair in chosen])
+    weights = [(getattr(*at), _input_dim(at[0])) for at in chosen]
+    for (weight, dim), (module, _) in zip(weights, chosen, strict=True):
+        check_groups(weight, n, m, dim)
+        if _inputs(module, weight) % m:
+            raise ValueError(f"m must divide the {_inputs(module, weight)} inputs of a group of channels, got {m}")
+    _register(chosen, [NMSparsity(weight, n, m, dim, scores, rule) for weight, dim in weights])
     return model
+
+
+def _input_dim(module: nn.Module) -> int:
+    """The dimension of a weight along which the inputs of an output lie."""
+    return 0 if isinstance(module, _TRANSPOSED) else 1
+
+
+def _inputs(module: nn.Module, weight: Tensor) -> int:
+    """How many inputs an output has."""
+    groups = module.groups if isinstance(module, _TRANSPOSED) else 1
+    return weight.shape[_input_dim(module)] // groups
 
 
 def _count(k: float | Schedule | None, sparsity: float | None, units: int) -> float | Schedule:
@@ -135,7 +152,7 @@ def _count(k: float | Schedule | None, sparsity: float | None, units: int) -> fl
 def _divisible(chosen: list[At], m: int) -> list[At]:
     """Those with groups of m inputs."""
     check_group_size(m)
-    found = [at for at in chosen if getattr(*at).shape[1] % m == 0]
+    found = [at for at in chosen if _inputs(at[0], getattr(*at)) % m == 0]
     if not found:
         raise ValueError(f"m must divide the inputs of at least one layer, got {m}")
     return found

@@ -11,6 +11,7 @@ from sparsek.estimators import PathwiseEstimator
 from sparsek.functional import topk_mask
 from sparsek.nn._marginals import Marginals
 from sparsek.nn._schedule import GeometricSchedule, Schedule
+from sparsek.nn._selector import check_pathwise
 from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design
 
@@ -52,6 +53,7 @@ class MaskRule:
     def __post_init__(self) -> None:
         if not isinstance(self.temperature, Schedule):
             check_positive("temperature", self.temperature)
+        check_pathwise(self.estimator)
         self.estimator.check(0.5, self.relaxation)  # k is real while it falls
 
     def relaxed(self, scores: Tensor, k: float | Tensor, progress: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ._scores import Magnitude, WeightScores
 MAGNITUDE = Magnitude()
 RULE = MaskRule()
 UNTIL = 0.5
+_MASKED = "_masked_by_sparsity"
 
 
 class Sparsity(nn.Module, ABC):
@@ -24,6 +25,8 @@ class Sparsity(nn.Module, ABC):
     A subclass lays out the units (:meth:`relaxed_mask`, :meth:`exact_mask`). In training mode the mask is that of the
     :class:`MaskRule` at the present k and temperature, with a gradient; in evaluation it is exact at the last k, whatever the
     progress. Dense weights stay what is trained (`parametrizations.weight.original`).
+
+    A tensor takes one of them: a second one is refused when it is registered.
 
     :meth:`anneal` sets the share of training that is done, at which schedules are read. It starts at 1: what nobody anneals
     has the last k and temperature. It is a buffer: a checkpoint holds it.
@@ -85,13 +88,16 @@ class Sparsity(nn.Module, ABC):
         Shape:
             - weight, output: the shape that the parametrization was made for.
         """
+        check_unmasked("weight", weight)
         if self.training:
-            return weight * self.relaxed_mask(weight).to(weight.dtype)
+            return _marked(weight * self.relaxed_mask(weight).to(weight.dtype))
         mask = self.exact_mask(weight).to(weight.dtype)
-        return torch.where(mask == 0, mask, weight * mask)
+        return _marked(torch.where(mask == 0, mask, weight * mask))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return dense weights for weights that are assigned: themselves."""
+        if weight.shape != self.shape:
+            raise ValueError(f"weight must have the shape {tuple(self.shape)} of its mask, got {tuple(weight.shape)}")
         return weight
 
     def extra_repr(self) -> str:
@@ -104,10 +110,23 @@ def check_weight(name: str, weight: Tensor) -> None:
     check_floating(name, weight)
     if weight.numel() == 0:
         raise ValueError(f"{name} must have elements, got shape {tuple(weight.shape)}")
+    check_unmasked(name, weight)
     if weight.grad_fn is not None:
         raise ValueError(
             f"{name} must be a parameter, got the output of {weight.grad_fn.name()}: parametrized already?"
         )
+
+
+def check_unmasked(name: str, weight: Tensor) -> None:
+    """Refuse what a :class:`Sparsity` returned: a second mask on the first."""
+    if not torch.compiler.is_compiling() and vars(weight).get(_MASKED, False):
+        raise ValueError(f"{name} must be dense, got masked weights: the tensor is parametrized already")
+
+
+def _marked(weight: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        vars(weight)[_MASKED] = True
+    return weight
 
 
 def falling(k: float | Schedule, units: int) -> Schedule:

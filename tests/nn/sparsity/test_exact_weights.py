@@ -110,6 +110,15 @@ def test_n_of_m_takes_the_largest_of_each_group_of_inputs():
     assert (exact.count_nonzero(dim=2) == 1).all()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_groups_of_a_transposed_convolution_lie_along_its_inputs(groups):
+    layer = sparsity.parametrize_n_m(nn.ConvTranspose2d(8, 6, 3, groups=groups), 1, 4).eval()
+    assert (layer.weight.unflatten(0, (2, 4)).count_nonzero(dim=1) == 1).all()
+    narrow = nn.ConvTranspose2d(8, 4, 3, groups=4)
+    with pytest.raises(ValueError, match="m must divide the 2 inputs of a group of channels, got 4"):
+        sparsity.parametrize_n_m(narrow, 2, 4, tensors=[(narrow, "weight")])
+
+
 def test_n_of_m_leaves_layers_whose_inputs_m_does_not_divide():
     model = sparsity.parametrize_n_m(small_model(), 2, 4).eval()
     assert kept(model) == [54, 96, 8]

@@ -8,6 +8,7 @@ from sparsity_cases import kept, originals, small_input, small_model
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
+from sparsek.estimators import ScoreFunction
 from sparsek.nn import GeometricSchedule, sparsity
 from sparsek.nn.sparsity import CSRLinear, LearntScores, MaskRule, NMSparsity, SparseWeights
 
@@ -139,6 +140,11 @@ LAYER = nn.Linear(6, 4)
         (lambda m: sparsity.parametrize(m, 3, tensors=[(m[0], "weight")] * 2), "one twice"),
         (lambda m: sparsity.parametrize_n_m(m, 5, 4), "n must be a whole number from 1 to m = 4, got 5"),
         (lambda m: sparsity.parametrize_n_m(m, 0, 4), "n must be a whole number"),
+        (
+            lambda m: sparsity.parametrize_n_m(m, GeometricSchedule(8, 2), 4),
+            "n must be a schedule of numbers up to m = 4, got",
+        ),
+        (lambda m: MaskRule(estimator=ScoreFunction()), "estimator must be pathwise, got ScoreFunction"),
         (lambda m: sparsity.parametrize_n_m(m, 2, 0), "m must be a whole number of at least 1, got 0"),
         (lambda m: sparsity.parametrize_n_m(m, 2, 5), "m must divide the inputs of at least one layer, got 5"),
         (
@@ -176,6 +182,33 @@ def test_parametrizing_twice_is_refused(way):
     assert list(model.state_dict()) == names
     with pytest.raises(ValueError, match="parametrized already"):
         SparseWeights(model[3].weight, 3)
+
+
+def test_a_second_mask_is_refused_however_it_is_registered():
+    model = nn.Sequential(nn.Linear(8, 4)).requires_grad_(False)
+    layer = model[0]
+    first, second = SparseWeights(layer.weight, 3), SparseWeights(layer.weight, 5)
+    register_parametrization(layer, "weight", first)
+    for part in (first, second, NMSparsity(torch.zeros(4, 8), 2, 4)):
+        with pytest.raises(ValueError, match="parametrized already"):
+            register_parametrization(layer, "weight", part)
+    with torch.no_grad(), pytest.raises(ValueError, match="parametrized already"):
+        SparseWeights(layer.weight, 5)  # no gradient, no trace of a graph
+    assert len(layer.parametrizations.weight) == 1
+    assert kept(model.eval()) == [3]
+
+
+def test_a_mask_of_another_shape_is_refused():
+    layer = nn.Linear(8, 4)
+    with pytest.raises(ValueError, match=r"weight must have the shape \(9, 9\) of its mask, got \(4, 8\)"):
+        register_parametrization(layer, "weight", SparseWeights(torch.zeros(9, 9), 5))
+    assert not is_parametrized(layer)
+
+
+def test_half_precision_is_not_compressed_on_the_cpu():
+    model = sparsity.remove(sparsity.parametrize(nn.Sequential(nn.Linear(50, 5)), k=9)).bfloat16()
+    with pytest.raises(ValueError, match=r"layer must be float32 or float64 .* got torch.bfloat16"):
+        sparsity.to_csr(model)
 
 
 def test_tied_weights_and_other_parametrizations_are_refused():
