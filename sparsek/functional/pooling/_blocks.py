@@ -121,7 +121,7 @@ def _arranged(d: Tensor, p: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def _exponents(values: Tensor, powers: Tensor, rows: slice, tokens: slice) -> Tensor:
-    """p d, and 0 at masked tokens that would be above it."""
+    """The products p d, and 0 at masked tokens that would be above it."""
     return (values[rows, tokens] * _of(powers, rows)).clamp_(max=0)
 
 

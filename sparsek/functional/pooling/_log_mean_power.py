@@ -108,7 +108,7 @@ class _InBlocks(_Compiled):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         d, p, keep, g = ctx.saved_tensors
-        if torch.is_grad_enabled() or (bool((p < 0).any()) and bool(d.amax().isinf())):
+        if torch.is_grad_enabled() or (d.numel() and bool((p < 0).any()) and bool(d.amax().isinf())):
             return _Compiled.backward(ctx, grad)
         return (*blocks.backward(grad, d, p, keep, g, ctx.needs_input_grad[:2]), None)
 

@@ -116,10 +116,10 @@ class NormSizes(TokenSizes):
 
 def _norms(values: Tensor) -> Tensor:
     """In the precision of the values, unless squares overflow there."""
-    norms = torch.linalg.vector_norm(values, dim=-1).double()
-    if inspectable(norms) and bool(norms.isfinite().all()):
-        return norms
-    return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(values, dim=-1).double()
+    if not inspectable(norms) or not bool(norms.isfinite().all()):
+        norms = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
+    return norms
 
 
 @dataclass(frozen=True)
