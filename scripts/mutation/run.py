@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,12 +28,11 @@ from mutants import Mutant, chosen, mutants_of
 from results import Row
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("sparsek", "tests", "pyproject.toml", "conftest.py", "README.md")
 MUTATED = ("sparsek/functional", "sparsek/sampling")
 TESTS = (
     *(
         f"tests/{name}"
-        for name in ("functional", "sampling", "relaxations", "distributions", "estimators", "metrics", "nn")
+        for name in ("functional", "sampling", "relaxations", "distributions", "estimators", "metrics", "nn", "kernels")
     ),
     "tests/test_constraints.py",
     *MUTATED,
@@ -85,12 +85,11 @@ def _copy(tree: Path) -> None:
     """Make the copy that is changed, and make Python find it first, in place of the package that is installed."""
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, tree / name)
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
     os.chdir(tree)
     sys.path.insert(0, str(tree))
 
