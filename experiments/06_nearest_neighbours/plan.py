@@ -40,7 +40,7 @@ class Run:
 def runs(grid: Mapping[str, Any], table: str, dim: int, row: str, lines: Sequence[Line]) -> Iterator[Run]:
     """The runs on validation that the results lack, or if there are none those on test that they lack."""
     described = grid["rows"][row]
-    if (dim == 0) != described.get("raw", False) or row in grid["without"].get(f"{table}, {dim}" if dim else table, ()):
+    if (dim == 0) != described.get("raw", False):
         return
     settings, seed = described["settings"], grid["validation"]["seed"]
     tuning = [Run(row, table, dim, seed, setting) for setting in settings] if len(settings) > 1 else []
