@@ -5,7 +5,7 @@ The mutants are mutmut's, the runner is not: mutmut calls every function through
 ones first; a first run of them all, unchanged, says which they are. Started again, it goes on where it stopped; `--again survived` tries
 those that had survived once more. Every twentieth trial is of an unchanged tree and has to survive.
 
-    python scripts/mutation/run.py --size 240 --minutes 15
+    python scripts/mutation/run.py --minutes 15
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ from results import Row
 ROOT = Path(__file__).parents[2]
 MUTATED = ("sparsek/functional", "sparsek/sampling")
 TESTS = (
-    *(
-        f"tests/{name}"
-        for name in ("functional", "sampling", "relaxations", "distributions", "estimators", "metrics", "nn", "kernels")
-    ),
+    *(f"tests/{name}" for name in ("functional", "sampling", "relaxations", "metrics", "nn/pooling")),
+    "tests/kernels/test_calls_of_triton.py",
     "tests/test_constraints.py",
     *MUTATED,
 )
+"""Those of the functions, the designs and what is next to them; others would kill some more."""
 CONTROL = 20
 """One trial in so many is of the unchanged tree."""
 
@@ -68,11 +67,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=int, default=240, help="mutants in the sample, about")
+    parser.add_argument("--size", type=int, default=180, help="mutants in the sample, about")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--minutes", type=float, default=600, help="stop after so many")
     parser.add_argument(
-        "--most", type=float, default=40, help="seconds of tests for one mutant; slower tests are left out"
+        "--most", type=float, default=12, help="seconds of tests for one mutant; slower tests are left out"
     )
     parser.add_argument("--again", nargs="*", default=[], help="verdicts that are tried once more: survived, uncovered")
     parser.add_argument("--measure", action="store_true", help="find out anew which tests run which lines")
