@@ -23,23 +23,26 @@ def draw(path: Path) -> None:
     probs = sigmoid_topk(scores, 3)
     samples = torch.stack([StraightThrough()(scores, 3, design=Pivotal(), generator=generator) for _ in range(4)])
     (gradient,) = torch.autograd.grad((samples @ value).mean(), scores)
-    figure = Figure(figsize=(11, 2.6), layout="constrained")
+    figure = Figure(figsize=(11.5, 2.8), layout="constrained")
     axes = figure.subplots(1, 4)
     axes[0].bar(range(10), scores.detach(), color=GREY)
-    axes[0].set_title("scores x: anything", fontsize=10)
+    axes[0].set_title("scores x\nany real numbers", fontsize=10)
     axes[1].bar(range(10), probs.detach(), color=BLUE)
     axes[1].set(ylim=(0, 1))
-    axes[1].set_title("relaxation: π in [0, 1], sum 3", fontsize=10)
+    axes[1].set_title("relaxation: π\nin [0, 1], sum 3", fontsize=10)
     axes[2].imshow(samples.detach(), cmap=mpl.colors.ListedColormap(["#eeeeee", BLUE]), aspect="auto")
-    axes[2].set(yticks=range(4))
-    axes[2].set_title("design: 3 of 10, each as often as π says", fontsize=10)
+    axes[2].set_yticks(range(4), [f"draw {draw}" for draw in range(1, 5)])
+    axes[2].set_title("design: draws\n3 of 10, each as often as π says", fontsize=10)
     axes[3].bar(range(10), -gradient, color=ORANGE)
-    axes[3].set_title("estimator: a gradient to x (and to k)", fontsize=10)
+    axes[3].set_title("estimator: a gradient\nto x (and to k)", fontsize=10)
     for axis in axes:
         axis.set_xticks(range(10))
         axis.spines[["top", "right"]].set_visible(False)
+    figure.get_layout_engine().set(wspace=0.12)
     for axis in axes[:-1]:
-        axis.annotate("", (1.13, 0.5), (1.02, 0.5), xycoords="axes fraction", arrowprops={"arrowstyle": "->"})
+        axis.annotate(
+            "", (1.13, 1.09), (1.03, 1.09), xycoords="axes fraction", arrowprops={"arrowstyle": "->", "lw": 2}
+        )
     with mpl.rc_context({"svg.hashsalt": "sparsek"}):
         figure.savefig(path, metadata={"Date": None})
 
