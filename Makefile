@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-routers routers pooling figures examples fresh matrix clean
+COVERED := $(foreach part,functional sampling relaxations distributions estimators search nn metrics kernels distributed,tests/$(part) sparsek/$(part)) \
+  tests/test_constraints.py sparsek/constraints.py
+
+.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-routers routers pooling figures examples fresh matrix coverage mutation clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,6 +20,10 @@ $(VENV)/.dev: $(VENV)/.train
 
 $(VENV)/.triton: $(VENV)/.dev
 	$(INSTALL) --editable '.[triton]'
+	touch $@
+
+$(VENV)/.trust: $(VENV)/.dev
+	$(INSTALL) --editable '.[trust]'
 	touch $@
 
 $(VENV)/.peers: $(VENV)/.dev
@@ -114,6 +121,16 @@ examples: $(VENV)/.dev  ## what the README shows: its code, and the commands tha
 	$(BIN)/sparsek fit -c configs/pooling/planted.yaml -c configs/pooling/mean.yaml
 	$(BIN)/sparsek fit -c configs/feature_selection/digits.yaml -c configs/feature_selection/xor2.yaml
 	$(BIN)/sparsek report runs
+
+coverage: $(VENV)/.trust  ## lines and branches of the library below the Lightning layer that its tests run; fails under 95 %
+	$(BIN)/python -m coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal \
+	  --ignore-glob='*/conftest.py' $(COVERED)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python scripts/coverage_table.py
+
+mutation: $(VENV)/.trust  ## changes of functional and sampling that no test notices, half an hour; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutation/run.py
 
 fresh:  ## a stranger's machine: clone, empty home, the README's two commands and its examples; an hour on two cores
 	sh scripts/fresh.sh
