@@ -74,15 +74,15 @@ class _Recorder:
             self.seconds[report.nodeid] = round(report.duration, 3)
 
 
-def measure(root: Path, folders: tuple[str, ...], tests: tuple[str, ...]) -> Covering:
-    """Run the tests with the lines of the folders recorded. The working folder is `root`."""
+def measure(root: Path, folders: tuple[str, ...], tests: str) -> Covering:
+    """Run a file or folder of tests with the lines of the folders recorded. The working folder is `root`."""
     same_examples_every_time()
     measured = coverage.Coverage(
         data_file=None, config_file=False, include=[f"{root}/{folder}/*" for folder in folders]
     )
     recorder = _Recorder(measured)
     measured.start()
-    status = pytest.main([*OPTIONS, *tests], plugins=[recorder])
+    status = pytest.main([*OPTIONS, tests], plugins=[recorder])
     measured.stop()
     if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
         raise RuntimeError(f"the unchanged tree must have tests that can be run, pytest ended with {status!r}")
@@ -93,6 +93,16 @@ def measure(root: Path, folders: tuple[str, ...], tests: tuple[str, ...]) -> Cov
             line: sorted(filter(None, found)) for line, found in by_line.items()
         }
     return Covering(recorder.seconds, lines)
+
+
+def together(parts: list[Covering]) -> Covering:
+    """Return what several runs say."""
+    lines: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for part in parts:
+        for file, of_line in part.lines.items():
+            for line, tests in of_line.items():
+                lines[file][line] += tests
+    return Covering({test: seconds for part in parts for test, seconds in part.seconds.items()}, lines)
 
 
 def save(covering: Covering, path: Path) -> None:

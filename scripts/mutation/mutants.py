@@ -29,8 +29,6 @@ class Mutant:
     """Path from the root of the tree."""
     function: str
     line: int
-    lines: tuple[int, ...]
-    """Lines of the statement that is changed; those of the whole function where its head is changed."""
     mutation: str
     """Before → after."""
     identity: str
@@ -38,6 +36,11 @@ class Mutant:
     module: libcst.Module
     before: libcst.CSTNode
     after: libcst.CSTNode
+
+    @cached_property
+    def lines(self) -> tuple[int, ...]:
+        """Lines of the statement that is changed; those of the whole function where its head is changed."""
+        return _statement(ast.parse(self.module.code), self.line)
 
     @cached_property
     def source(self) -> str:
@@ -52,14 +55,14 @@ def mutants_of(root: Path, file: str) -> Iterator[Mutant]:
     module, positions = wrapper.module, wrapper.resolve(PositionProvider)
     visitor = MutationVisitor(mutation_operators, IgnoredCode(set(), set(), set()))
     wrapper.visit(visitor)
-    tree, seen = ast.parse(code), Counter()
+    refused, seen = _raised(ast.parse(code)), Counter()
     for mutation in visitor.mutations:
         outer = mutation.contained_by_top_level_function
         node = mutation.original_node
         if not isinstance(outer, libcst.FunctionDef) or node not in positions:
             continue
         line = positions[node].start.line
-        if isinstance(node, libcst.SimpleString) and _in_raise(tree, line):
+        if isinstance(node, libcst.SimpleString) and line in refused:
             continue
         text = " → ".join(_text(module, side) for side in (node, mutation.mutated_node))
         key = f"{file}:{outer.name.value}:{text}"
@@ -68,7 +71,6 @@ def mutants_of(root: Path, file: str) -> Iterator[Mutant]:
             file=file,
             function=outer.name.value,
             line=line,
-            lines=_statement(tree, line),
             mutation=_shortened(text),
             identity=hashlib.sha256(f"{key}:{seen[key]}".encode()).hexdigest()[:12],
             module=module,
@@ -90,9 +92,10 @@ def chosen(mutants: Iterable[Mutant], size: int, seed: int) -> list[Mutant]:
     return sample
 
 
-def _in_raise(tree: ast.Module, line: int) -> bool:
-    spans = ((n.lineno, n.end_lineno or n.lineno) for n in ast.walk(tree) if isinstance(n, ast.Raise))
-    return any(first <= line <= last for first, last in spans)
+def _raised(tree: ast.Module) -> set[int]:
+    """Return the lines of `raise` statements."""
+    found = (n for n in ast.walk(tree) if isinstance(n, ast.Raise))
+    return {line for n in found for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
 
 
 def _statement(tree: ast.Module, line: int) -> tuple[int, ...]:

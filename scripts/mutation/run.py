@@ -30,9 +30,9 @@ from results import Row
 ROOT = Path(__file__).parents[2]
 MUTATED = ("sparsek/functional", "sparsek/sampling")
 TESTS = (
-    *(f"tests/{name}" for name in ("functional", "sampling", "relaxations", "metrics", "nn/pooling")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/functional").rglob("test_*.py")),
+    *(f"tests/{name}" for name in ("sampling", "relaxations", "metrics", "nn/pooling", "test_constraints.py")),
     "tests/kernels/test_calls_of_triton.py",
-    "tests/test_constraints.py",
     *MUTATED,
 )
 """Those of the functions, the designs and what is next to them; others would kill some more."""
@@ -46,7 +46,7 @@ def main() -> int:
     begun, tree = time.monotonic(), options.folder / "tree"
     _copy(tree)
     sample = _sample(options.size, options.seed)
-    known = _covering(tree, options.folder / "covering.json", measure=options.measure)
+    known = _covering(tree, options.folder, again=options.measure)
     rows = {row.identity: row for row in results.read() if row.identity in {mutant.identity for mutant in sample}}
     left = [m for m in sample if m.identity not in rows or rows[m.identity].verdict in options.again]
     if options.minutes <= 0:
@@ -98,19 +98,23 @@ def _sample(size: int, seed: int) -> list[Mutant]:
     return chosen((m for path in files for m in mutants_of(ROOT, path.relative_to(ROOT).as_posix())), size, seed)
 
 
-def _covering(tree: Path, stored: Path, *, measure: bool) -> covering.Covering:
-    """Return what is stored, or measure it in a fork: sparsek must not be imported where trials are forked."""
-    if measure or not stored.exists():
-        child = os.fork()
-        if child == 0:
-            _measure(tree, stored)
-        os.waitpid(child, 0)
-    return covering.load(stored)
+def _covering(tree: Path, folder: Path, *, again: bool) -> covering.Covering:
+    """Return what is stored of each part of the tests, or measure it in a fork: sparsek must not be imported where trials are forked."""
+    parts = []
+    for test in TESTS:
+        stored = folder / f"covering-{test.replace('/', '-')}.json"
+        if again or not stored.exists():
+            child = os.fork()
+            if child == 0:
+                _measure(tree, test, stored)
+            os.waitpid(child, 0)
+        parts.append(covering.load(stored))
+    return covering.together(parts)
 
 
-def _measure(tree: Path, stored: Path) -> NoReturn:
+def _measure(tree: Path, test: str, stored: Path) -> NoReturn:
     try:
-        covering.save(covering.measure(tree, MUTATED, TESTS), stored)
+        covering.save(covering.measure(tree, MUTATED, test), stored)
     except RuntimeError as error:
         print(error, file=sys.stderr)
     finally:
