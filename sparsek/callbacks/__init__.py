@@ -15,7 +15,8 @@ their budget with the steps.
 
 For runs that survive: :class:`RunCheckpoint` keeps checkpoints, :class:`SealedCheckpointIO` writes them in one step and refuses damaged
 ones (:class:`CheckpointError`), :class:`ExactResume` and :class:`RunLogger` continue a killed run bit for bit, and
-:class:`StopAtNonFinite` ends a run at the first NaN and says where it came from (:class:`NonFiniteError`). Needs the extra `train`.
+:class:`StopAtNonFinite` ends a run at the first NaN and says where it came from (:class:`NonFiniteError`). For runs of several
+processes: :class:`ProcessDraws` gives each draws of its own. Needs the extra `train`.
 """
 
 from ._appending_csv import RunLogger as RunLogger
@@ -29,6 +30,7 @@ from ._figure import routing_figure as routing_figure
 from ._gate_hardening import GateHardening as GateHardening
 from ._non_finite import NonFiniteError as NonFiniteError
 from ._non_finite import StopAtNonFinite as StopAtNonFinite
+from ._process_draws import ProcessDraws as ProcessDraws
 from ._record import RoutingRecord as RoutingRecord
 from ._routing_recorder import RoutingRecorder as RoutingRecorder
 from ._run_checkpoint import RunCheckpoint as RunCheckpoint
@@ -46,6 +48,7 @@ __all__ = [
     "ExactResume",
     "GateHardening",
     "NonFiniteError",
+    "ProcessDraws",
     "RoutingRecord",
     "RoutingRecorder",
     "RunCheckpoint",

@@ -51,6 +51,14 @@ class ExactResume(Callback):
             self._trainer, self._module, self._saved = trainer, pl_module, {}
             make_exact(trainer, Place(self._restore, self._restore, self._get("pending"), self._get("carried")))
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the data of validation now, not when it comes: `ModelCheckpoint` asks how many there are, for where it saves."""
+        val_loop = trainer.fit_loop.epoch_loop.val_loop
+        if trainer.enable_validation and trainer.val_dataloaders is None:
+            trainer.validating = True
+            val_loop.setup_data()
+            trainer.training = True
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the trainer."""
         self._trainer = self._module = None

@@ -13,7 +13,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import Strategy
 
-from sparsek.callbacks import CheckpointError, ExactResume, RunCheckpoint, SealedCheckpointIO, StopAtNonFinite
+from sparsek.callbacks import (
+    CheckpointError,
+    ExactResume,
+    ProcessDraws,
+    RunCheckpoint,
+    SealedCheckpointIO,
+    StopAtNonFinite,
+)
 from sparsek.callbacks._sealed_file import read_sealed
 
 from ._allowed import asked_for, only_allowed
@@ -63,7 +70,8 @@ class SparsekCLI(LightningCLI):
     of :data:`~sparsek.cli.ALLOWED` packages alone; others are asked for with `--allow`, or typed on the command line.
 
     `fit` keeps checkpoints of itself (:class:`~sparsek.callbacks.RunCheckpoint`), and the same command goes on with a run that was
-    killed (:class:`~sparsek.callbacks.ExactResume`); it ends at the first NaN (:class:`~sparsek.callbacks.StopAtNonFinite`).
+    killed (:class:`~sparsek.callbacks.ExactResume`); it ends at the first NaN (:class:`~sparsek.callbacks.StopAtNonFinite`), and its
+    processes draw apart (:class:`~sparsek.callbacks.ProcessDraws`).
     """
 
     def __init__(self, args: ArgsType = None) -> None:
@@ -173,7 +181,8 @@ class SparsekCLI(LightningCLI):
 
 def _missing(callbacks: list[Callback], keeps_checkpoints: bool) -> list[Callback]:
     """The callbacks of runs that survive that a configuration does not name."""
-    wanted: list[tuple[type[Any], type[Any]]] = [(ExactResume, ExactResume), (StopAtNonFinite, StopAtNonFinite)]
+    own: tuple[type[Callback], ...] = (ExactResume, StopAtNonFinite, ProcessDraws)
+    wanted: list[tuple[type[Any], type[Any]]] = [(kind, kind) for kind in own]
     if keeps_checkpoints:
         wanted.append((Checkpoint, RunCheckpoint))
     return [make() for kind, make in wanted if not any(isinstance(callback, kind) for callback in callbacks)]

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 from sparsek._validation import check_positive
 from sparsek.nn import FeatureGate, KHotGate, Schedule
 
-from ._processes import evaluation_weight
+from ._processes import evaluation_weight, with_unused
 
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 
@@ -116,7 +116,13 @@ class FeatureSelectionTask(LightningModule):
         loss = _mean_loss(self(batch[0]), batch)
         if self.logs_now():
             self._log_training(loss)
-        return loss
+        return loss if self.gate.training else with_unused(loss, self.gate)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave a gate as it is that is held: without a gradient, which is not the same as 0 to an optimizer with moments."""
+        if not self.gate.training:
+            for parameter in self.gate.parameters():
+                parameter.grad = None
 
     def logs_now(self) -> bool:
         """Whether the trainer logs at this step: a log costs as much as a small step."""

@@ -72,11 +72,21 @@ def pooling(folder):
     return [*configs("pooling/planted", "pooling/sampled"), "--trainer.max_epochs=25"]
 
 
+def nearest_neighbours(folder):
+    return [*configs("nearest_neighbours/digits"), "--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=2"]
+
+
+def sparse_network(folder):
+    return [*configs("sparse_networks/digits", "sparse_networks/sampled"), "--trainer.max_steps=150"]
+
+
 TASKS = {
     "language model": language_model,
     "autoencoder": autoencoder,
     "feature selection": feature_selection,
     "pooling": pooling,
+    "nearest neighbours": nearest_neighbours,
+    "sparse network": sparse_network,
 }
 
 
@@ -91,6 +101,7 @@ def forks():
     yield process
     process.stdin.close()
     process.wait(60)
+    process.stdout.close()
 
 
 def start(forks, words, folder):

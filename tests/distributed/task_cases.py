@@ -102,6 +102,13 @@ def feature_selection():
     return tasks.FeatureSelectionTask(gate, MLP(10, 2, [16]), learning_rate=1e-2)
 
 
+def held_gate():
+    """From the third step on the gate is held, without a gradient, as `GateHardening` does it."""
+    task = feature_selection()
+    task.on_train_batch_start = lambda batch, index: task.gate.train(index < 3)
+    return task
+
+
 def pooling(head):
     measures = {"accuracy": MulticlassAccuracy(3, average="micro")}
     return tasks.PoolingTask(AttentionPool(8), head(8, 3), measures, learning_rate=1e-2, pooling_rate=1e-2)
@@ -127,7 +134,10 @@ def autoencoder(selection):
 
 TASKS = {
     tasks.LanguageModelTask: {"language model": Case(language_model, text)},
-    tasks.FeatureSelectionTask: {"feature selection": Case(feature_selection, table)},
+    tasks.FeatureSelectionTask: {
+        "feature selection": Case(feature_selection, table),
+        "feature selection, held": Case(held_gate, table),
+    },
     tasks.PoolingTask: {
         "pooling": Case(lambda: pooling(tasks.CosineHead), features),
         "pooling, standardised": Case(lambda: pooling(tasks.StandardisedHead), features),
