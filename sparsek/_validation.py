@@ -8,6 +8,7 @@ Values of tensors are looked at in eager mode only (see :func:`values_visible`):
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 
 import torch
@@ -49,6 +50,40 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be a floating-point tensor, got {type(tensor).__name__}")
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be a floating-point tensor, got dtype {tensor.dtype}")
+
+
+def check_numbers(name: str, tensor: Tensor) -> None:
+    """Refuse what is not a tensor of real numbers, whole or floating-point."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor of numbers, got {type(tensor).__name__}")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} must be a tensor of real numbers, got dtype {tensor.dtype}")
+
+
+def check_whole_numbers(name: str, tensor: Tensor) -> None:
+    """Refuse what is not a tensor of whole numbers."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be an integer tensor, got {type(tensor).__name__}")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} must be an integer tensor, got dtype {tensor.dtype}")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+def check_token_mask(name: str, mask: Tensor | None, shape: torch.Size) -> None:
+    """Refuse a mask that is not boolean of exactly this shape; None passes."""
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"{name} must be a boolean tensor of shape {tuple(shape)}, got {type(mask).__name__}")
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(
+            f"{name} must be boolean of shape {tuple(shape)}, got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
 
 
 def check_dim(name: str, tensor: Tensor, dim: int) -> int:
@@ -148,3 +183,11 @@ def _check_tensor_k(k: Tensor, batch_shape: torch.Size, valid: int | Tensor | No
         raise ValueError(f"k must lie in [0, {most}] in every row, got values from {least} to {largest}")
     if integer and not bool((k == k.round()).all()):
         raise ValueError("k must be a whole number in every row here")
+
+
+def checked_shape(sample_shape: Sequence[int]) -> torch.Size:
+    """Return `sample_shape` as a size; refuse what is not a sequence of whole numbers >= 0."""
+    sizes = tuple(sample_shape) if isinstance(sample_shape, Sequence) else None
+    if sizes is None or not all(isinstance(s, int | torch.SymInt) and s >= 0 for s in sizes):
+        raise ValueError(f"sample_shape must be a sequence of whole numbers >= 0, got {sample_shape!r}")
+    return torch.Size(sizes)

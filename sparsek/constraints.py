@@ -93,6 +93,33 @@ class capped_simplex(Constraint):
         return f"capped_simplex(k={_show(self.k)})"
 
 
+class rows_of(Constraint):
+    """Vectors, empty ones too, each of whose entries meets a constraint: what `independent(entry, 1)` is for full batches.
+
+    Args:
+        entry: What every entry has to meet.
+        is_discrete: Whether the vectors are countable.
+    """
+
+    event_dim = 1
+
+    def __init__(self, entry: Constraint, is_discrete: bool = False) -> None:
+        self.entry, self._discrete = entry, is_discrete
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:  # type: ignore[override]  # a class attribute there; here it depends on the entries
+        """Whether the vectors are countable."""
+        return self._discrete
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each row of `value` has such entries only."""
+        return self.entry.check(value).all(-1)
+
+    def __repr__(self) -> str:
+        return f"rows_of({self.entry})"
+
+
 def _tolerance(k: float | Tensor, value: Tensor, rounding: float = 0.0) -> float | Tensor:
     """How far from k a sum may lie and still count as k; `rounding` is the relative rounding of its terms."""
     double = value.dtype == torch.float64 and (not isinstance(k, Tensor) or k.dtype == torch.float64)

@@ -63,7 +63,7 @@ class GumbelTopK(LogitSubset):
     def mean(self) -> Tensor:
         """Inclusion probabilities, by quadrature."""
         free = self._free()
-        rows = free.logits.reshape(-1, self.event_shape[0])
+        rows = free.logits.reshape(self.batch_shape.numel(), self.event_shape[0])
         picked = inclusion(rows, free.k.expand(self.batch_shape).reshape(-1)).reshape(self.logits.shape)
         return (picked + free.certain).to(self.logits.dtype)
 

@@ -29,13 +29,18 @@ def inclusion(logits: Tensor, k: Tensor) -> Tensor:
     """
     rows, n = logits.shape
     most = int(k.max()) if rows else 0
+    if logits.numel() == 0:
+        return logits
     with torch.no_grad():
-        y, step = _nodes(logits, k, most)
-    if y.numel() * n * max(most, 1) > MAX_TERMS:
-        raise NotImplementedError(
-            f"the mean of Gumbel top-k costs {y.numel() * n * most} terms here, more than {MAX_TERMS}: estimate it "
-            "from samples, or use ConditionalPoisson(k, logits), whose mean is O(n)"
-        )
+        low, high, count = _interval(logits, k, most)
+        terms = rows * count * n * max(most, 1)
+        if terms > MAX_TERMS:
+            raise NotImplementedError(
+                f"the mean of Gumbel top-k costs {terms:.3g} terms here, more than {MAX_TERMS}: estimate it "
+                "from samples, or use ConditionalPoisson(k, logits), whose mean is O(n)"
+            )
+        step = (high - low) / max(count - 1, 1)
+        y = low.unsqueeze(-1) + step.unsqueeze(-1) * torch.arange(count, dtype=step.dtype, device=step.device)
     hazard = (y.unsqueeze(-1) + logits.unsqueeze(-2)).clamp(max=7.0).exp()  # w t, (rows, J, n)
     arrived, waiting = -torch.expm1(-hazard), torch.exp(-hazard)
     early = _fewer_than_k(arrived, waiting, k, most)
@@ -44,16 +49,16 @@ def inclusion(logits: Tensor, k: Tensor) -> Tensor:
     return torch.where((k >= candidates.sum(-1)).unsqueeze(-1), candidates.to(picked.dtype), picked)
 
 
-def _nodes(logits: Tensor, k: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Return nodes (rows, J) in log t and their spacing: from before the first arrivals to after the (k + 1)-th."""
+def _interval(logits: Tensor, k: Tensor, most: int) -> tuple[Tensor, Tensor, int]:
+    """Return the ends (rows,) in log t, from before the first arrivals to after the (k + 1)-th, and the number of nodes between."""
     ranked = logits.sort(dim=-1, descending=True).values
     finite = ranked.masked_fill(ranked == -torch.inf, torch.inf).amin(-1, keepdim=True)
     last = ranked.gather(-1, k.long().clamp(max=ranked.shape[-1] - 1).unsqueeze(-1)).maximum(finite).squeeze(-1)
-    low = -ranked[..., 0] - 38.0
-    high = math.log(38.0 + math.log1p(most)) - last
-    count = math.ceil(float((high - low).max()) * _nodes_per_unit(most)) + 1 if logits.shape[0] else 1
-    step = (high - low) / max(count - 1, 1)
-    return low.unsqueeze(-1) + step.unsqueeze(-1) * torch.arange(count, dtype=step.dtype, device=step.device), step
+    idle = ranked[..., 0] == -torch.inf  # nobody can arrive: any interval will do
+    low = (-ranked[..., 0] - 38.0).masked_fill(idle, -38.0)
+    high = (math.log(38.0 + math.log1p(most)) - last).masked_fill(idle, 0.0)
+    length = float((high - low).max()) * _nodes_per_unit(most)
+    return low, high, math.ceil(min(length, MAX_TERMS)) + 1
 
 
 def _nodes_per_unit(k: int) -> float:

@@ -10,8 +10,8 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from sparsek import sampling
-from sparsek._validation import check_dim, check_floating
-from sparsek.constraints import capped_simplex, k_hot
+from sparsek._validation import check_dim, check_floating, check_k
+from sparsek.constraints import capped_simplex, k_hot, rows_of
 from sparsek.functional import capped_entropy
 from sparsek.functional._calibration import calibrate, free_units
 from sparsek.sampling import Design, Draw, Pivotal, Poisson
@@ -66,7 +66,7 @@ class KHot(SubsetDistribution):
         Tillé (2006). Sampling Algorithms. https://doi.org/10.1007/0-387-34240-0
     """
 
-    arg_constraints: ClassVar[dict[str, Constraint]] = {"probs": constraints.independent(constraints.unit_interval, 1)}
+    arg_constraints: ClassVar[dict[str, Constraint]] = {"probs": rows_of(constraints.unit_interval)}
     _name = "probs"
 
     def __init__(
@@ -79,6 +79,8 @@ class KHot(SubsetDistribution):
     ) -> None:
         check_floating("probs", probs)
         check_dim("probs", probs, -1)
+        if k is not None:
+            check_k(k, probs.shape[:-1], probs.shape[-1])
         self.probs = probs
         self.design = design
         self._k = k
@@ -96,7 +98,7 @@ class KHot(SubsetDistribution):
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> Constraint:
         """k-hot vectors; all vectors of zeros and ones for a design of random size."""
-        return k_hot(self.k) if self.design.fixed_size else constraints.independent(constraints.boolean, 1)
+        return k_hot(self.k) if self.design.fixed_size else rows_of(constraints.boolean, is_discrete=True)
 
     @property
     def mean(self) -> Tensor:

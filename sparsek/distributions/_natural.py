@@ -10,7 +10,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from sparsek._validation import check_dim, check_floating, check_k, values_visible
-from sparsek.constraints import k_hot
+from sparsek.constraints import k_hot, rows_of
 from sparsek.functional import topk_mask
 
 from ._subset import SubsetDistribution
@@ -37,7 +37,7 @@ class LogitSubset(SubsetDistribution):
         validate_args: As everywhere in :mod:`torch.distributions`.
     """
 
-    arg_constraints: ClassVar[dict[str, Constraint]] = {"logits": constraints.real_vector}
+    arg_constraints: ClassVar[dict[str, Constraint]] = {"logits": rows_of(constraints.real)}
     _name = "logits"
 
     def __init__(self, k: float | Tensor, logits: Tensor, validate_args: bool | None = None) -> None:
@@ -86,8 +86,10 @@ class LogitSubset(SubsetDistribution):
         work = self.logits.to(torch.float32 if self.logits.device.type == "mps" else torch.float64)
         certain = work == torch.inf
         logits = work.masked_fill(certain, -torch.inf)
-        top = logits.detach().amax(-1, keepdim=True)
-        return Free(logits - top.masked_fill(top == -torch.inf, 0.0), self.k - certain.sum(-1), certain)
+        top = logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else logits.sum(-1, keepdim=True)
+        shifted = logits - top.masked_fill(top == -torch.inf, 0.0)
+        shifted = torch.where(logits > -torch.inf, shifted.clamp(min=torch.finfo(work.dtype).min), shifted)
+        return Free(shifted, self.k - certain.sum(-1), certain)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(k: {show_k(self.k)}, logits: {tuple(self.logits.shape)})"

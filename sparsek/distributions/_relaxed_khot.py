@@ -10,7 +10,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from sparsek._validation import check_dim, check_floating, check_k, check_positive
-from sparsek.constraints import capped_simplex
+from sparsek.constraints import capped_simplex, rows_of
 from sparsek.functional import sigmoid_topk
 
 from ._gumbel_top_k import gumbel
@@ -55,7 +55,7 @@ class RelaxedKHot(Distribution):
         https://arxiv.org/abs/1901.10517
     """
 
-    arg_constraints: ClassVar[dict[str, Constraint]] = {"logits": constraints.real_vector}
+    arg_constraints: ClassVar[dict[str, Constraint]] = {"logits": rows_of(constraints.real)}
     has_rsample = True
 
     def __init__(

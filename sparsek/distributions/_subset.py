@@ -67,7 +67,9 @@ class SubsetDistribution(Distribution):
             NotImplementedError: If the support has more than 2^20 entries, or differs between rows.
         """
         support = self.support
-        if isinstance(support, k_hot) and any(bool((s != s.ravel()[:1]).any()) for s in support.sizes(self._param)):
+        if isinstance(support, k_hot) and any(
+            s.numel() and bool((s != s.ravel()[0]).any()) for s in support.sizes(self._param)
+        ):
             raise NotImplementedError("rows of different k have different supports: enumerate each row on its own")
         values = self._subsets(len(self.batch_shape))
         return values.expand(-1, *self.batch_shape, -1) if expand else values
@@ -76,14 +78,15 @@ class SubsetDistribution(Distribution):
     def mean(self) -> Tensor:
         """Inclusion probabilities, by enumeration."""
         values, log_probs = self._table()
-        return torch.einsum("m...,m...i->...i", log_probs.exp(), values.expand(*log_probs.shape, -1)).to(
-            self._param.dtype
-        )
+        values = values.to(log_probs.dtype).expand(*log_probs.shape, -1)
+        return torch.einsum("m...,m...i->...i", log_probs.exp(), values).to(self._param.dtype)
 
     @property
     def mode(self) -> Tensor:
         """The most probable vector, by enumeration; among equals the first that :meth:`enumerate_support` gives."""
         values, log_probs = self._table()
+        if log_probs.numel() == 0:
+            return torch.zeros_like(self._param)
         best = log_probs.detach().argmax(0)
         return values.reshape(len(values), -1)[best].to(self._param.dtype)
 
@@ -96,7 +99,7 @@ class SubsetDistribution(Distribution):
     def covariance(self) -> Tensor:
         """Covariance matrix, batch_shape + (n, n), by enumeration."""
         values, log_probs = self._table()
-        centred = values - self.mean
+        centred = (values - self.mean).to(log_probs.dtype)
         return torch.einsum("m...,m...i,m...j->...ij", log_probs.exp(), centred, centred).to(self._param.dtype)
 
     def entropy(self) -> Tensor:
@@ -120,7 +123,7 @@ class SubsetDistribution(Distribution):
                 f"{sizes[-1]}, is too large to enumerate: {entries} entries, more than {MAX_ENTRIES}"
             )
         values = subsets(n, sizes).to(dtype=self._param.dtype, device=self._param.device)
-        return values.reshape(-1, *[1] * batch_dims, n)
+        return values.reshape(len(values), *[1] * batch_dims, n)
 
     def _sizes(self) -> tuple[int, ...]:
         """All sizes that occur in some row."""

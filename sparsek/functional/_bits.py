@@ -8,19 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsek._validation import check_floating, check_token_mask, check_whole_numbers, values_visible
+
 
 def _bits_per_byte_update(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     r"""Sum of $-\log_2 p$ over the bytes that `mask` keeps, and their number."""
-    if logits.shape[:-1] != target.shape:
+    check_floating("logits", logits)
+    check_whole_numbers("target", target)
+    if logits.dim() == 0 or logits.shape[:-1] != target.shape:
         raise ValueError(
             f"target must have the shape of logits without its last dimension, {tuple(logits.shape[:-1])}, "
             f"got {tuple(target.shape)}"
         )
-    if mask is not None and mask.shape != target.shape:
-        raise ValueError(f"mask must have the shape of target, {tuple(target.shape)}, got {tuple(mask.shape)}")
+    check_token_mask("mask", mask, target.shape)
     mask = torch.ones_like(target, dtype=torch.bool) if mask is None else mask
     logits = logits if logits.dtype.itemsize > 2 else logits.float()
-    nats = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none").view(target.shape)
+    wanted = target.long().masked_fill(~mask, 0)  # what is masked may hold anything
+    if wanted.numel() and values_visible(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < logits.shape[-1]:
+        least, most = int(wanted.min()), int(wanted.max())
+        raise ValueError(f"target must lie in [0, {logits.shape[-1] - 1}], got values from {least} to {most}")
+    nats = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted.flatten(), reduction="none").view(target.shape)
     return nats.masked_fill(~mask, 0).sum() / math.log(2), mask.sum()
 
 
@@ -48,7 +55,7 @@ def bits_per_byte(logits: Tensor, target: Tensor, mask: Tensor | None = None) ->
         Bits per byte: 8 for a uniform guess over 256 bytes.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes or dtypes do not fit, or a target that is kept is none of the vocabulary (eager mode).
 
     Example:
         >>> bits_per_byte(torch.zeros(2, 5, 256), torch.zeros(2, 5, dtype=torch.long))

@@ -91,12 +91,17 @@ def natural_rows(logits: Tensor, k: int | Tensor, dim: int) -> tuple[Tensor, Ten
     if values_visible(rows):
         check_k(k, rows.shape[:-1], (rows != -torch.inf).sum(-1), integer=True)
     rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+    if logits.dtype == torch.float64:  # sums of a row must not overflow
+        most = torch.finfo(rows.dtype).max / (4 * max(rows.shape[-1], 1))
+        rows = torch.where(rows.isinf(), rows, rows.clamp(-most, most))
     size = k.to(rows) if isinstance(k, Tensor) else torch.full((), k, dtype=rows.dtype, device=rows.device)
     return rows, size.detach().unsqueeze(-1).expand(*rows.shape[:-1], 1)
 
 
 def log_normaliser(logits: Tensor, k: Tensor) -> Tensor:
     """Return log e_k(exp logits), twice differentiable: (..., n) and (..., 1) in float64 to (...,)."""
+    if logits.numel() == 0:
+        return logits.sum(-1)
     function = _LogNormaliser if torch.compiler.is_compiling() else _LogNormaliserForward
     value: Tensor = function.apply(logits, k)
     return value
@@ -104,6 +109,8 @@ def log_normaliser(logits: Tensor, k: Tensor) -> Tensor:
 
 def marginals(logits: Tensor, k: Tensor) -> Tensor:
     """Return π, twice differentiable: (..., n) and (..., 1) in float64 to (..., n)."""
+    if logits.numel() == 0:
+        return logits
     function = _Marginals if torch.compiler.is_compiling() else _MarginalsForward
     value: Tensor = function.apply(logits, k)
     return value
@@ -111,6 +118,8 @@ def marginals(logits: Tensor, k: Tensor) -> Tensor:
 
 def covariance(logits: Tensor, k: Tensor) -> Tensor:
     """Return the covariance: (..., n) and (..., 1) in float64 to (..., n, n)."""
+    if logits.numel() == 0:
+        return logits.unsqueeze(-1) * logits.unsqueeze(-2)
     rows = tilt(logits, k)
     return tilted_covariance(rows, frequencies(rows))
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsek._validation import checked_shape
+
 from ._conditional_poisson import natural_rows
 from ._poisson_binomial import tilt
 
@@ -71,7 +73,9 @@ def conditional_poisson_sample(
     """
     with torch.no_grad():
         natural, size = natural_rows(logits, k, -1)
-        shape, n = torch.Size(sample_shape), natural.shape[-1]
+        shape, n = checked_shape(sample_shape), natural.shape[-1]
+        if natural.numel() == 0 or shape.numel() == 0:
+            return logits.new_zeros(shape + logits.shape)
         rows = natural.reshape(natural.shape[:-1].numel(), n)
         size = size.reshape(-1, 1)
         bad = rows.isnan().any(-1) | (size.squeeze(-1) < 0) | ((rows != -torch.inf).sum(-1) < size.squeeze(-1))

@@ -58,6 +58,8 @@ def gumbel_with_maximum(
     if maximum.shape != phi.shape[:-1]:
         shapes = tuple(maximum.shape), tuple(phi.shape[:-1])
         raise ValueError(f"maximum must have the shape of log_probs without dim, {shapes[1]}, got {shapes[0]}")
+    if phi.numel() == 0:
+        return torch.empty_like(log_probs)
     free = phi - torch.empty_like(phi).exponential_(generator=generator).log()
     moved = _move(free, maximum.detach().to(phi.dtype).unsqueeze(-1))
     return moved.masked_fill(phi == -torch.inf, -torch.inf).movedim(-1, dim).to(log_probs.dtype)
@@ -93,7 +95,7 @@ def gumbel_log_inclusion(log_probs: Tensor, threshold: Tensor) -> Tensor:
         threshold: κ, floating point.
 
     Raises:
-        ValueError: If an argument is not floating-point.
+        ValueError: If an argument is not floating-point, or the shapes do not broadcast.
 
     Example:
         >>> gumbel_log_inclusion(torch.tensor([0.0, -100.0]), torch.tensor(1.0))
@@ -105,7 +107,14 @@ def gumbel_log_inclusion(log_probs: Tensor, threshold: Tensor) -> Tensor:
     """
     check_floating("log_probs", log_probs)
     check_floating("threshold", threshold)
-    impossible = (log_probs == -torch.inf).expand(torch.broadcast_shapes(log_probs.shape, threshold.shape))
+    try:
+        shape = torch.broadcast_shapes(log_probs.shape, threshold.shape)
+    except RuntimeError:
+        shapes = tuple(threshold.shape), tuple(log_probs.shape)
+        raise ValueError(
+            f"threshold of shape {shapes[0]} does not broadcast with log_probs of shape {shapes[1]}"
+        ) from None
+    impossible = (log_probs == -torch.inf).expand(shape)
     apart = torch.where(impossible, 0.0, log_probs) - threshold
     return torch.where(impossible, -torch.inf, log_arrived(apart))
 

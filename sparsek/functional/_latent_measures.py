@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_count, check_floating, check_numbers, check_token_mask
 
 from ._sparse_topk import SparseCode
 
@@ -39,7 +39,12 @@ def latent_counts(latents: SparseCode | Tensor, num_latents: int, mask: Tensor |
         >>> latent_counts(code, 4)
         tensor([0, 2, 1, 0])
     """
+    check_count("num_latents", num_latents)
+    if not isinstance(latents, Tensor | SparseCode):
+        raise ValueError(f"latents must be a tensor or a SparseCode, got {type(latents).__name__}")
     values = latents if isinstance(latents, Tensor) else latents.values
+    if values.dim() == 0:
+        raise ValueError("latents must have at least one dimension, got a 0-d tensor")
     active = _kept(values.detach() != 0, mask)
     if isinstance(latents, Tensor):
         if latents.shape[-1] != num_latents:
@@ -49,14 +54,8 @@ def latent_counts(latents: SparseCode | Tensor, num_latents: int, mask: Tensor |
 
 
 def _kept(active: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return active
-    if mask.dtype != torch.bool or mask.shape != active.shape[:-1]:
-        raise ValueError(
-            f"mask must be boolean of shape {tuple(active.shape[:-1])} (latents without their last dimension), "
-            f"got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
-    return active & mask.unsqueeze(-1)
+    check_token_mask("mask", mask, active.shape[:-1])
+    return active if mask is None else active & mask.unsqueeze(-1)
 
 
 def num_tokens(latents: SparseCode | Tensor, mask: Tensor | None = None) -> int:
@@ -82,13 +81,17 @@ def density_histogram(frequency: Tensor, edges: Tensor) -> Tensor:
         Counts, int64.
 
     Raises:
-        ValueError: If `edges` do not rise, or there are fewer than two.
+        ValueError: If `edges` do not rise, or there are fewer than two, or `frequency` is not of shape (n,).
 
     Example:
         >>> density_histogram(torch.tensor([0.0, 0.005, 0.02, 0.5]), torch.tensor([0.001, 0.01, 0.1, 1.0]))
         tensor([1, 1, 1, 1])
     """
-    if edges.dim() != 1 or edges.numel() < 2 or bool((edges.diff() <= 0).any()):
+    check_numbers("frequency", frequency)
+    check_numbers("edges", edges)
+    if frequency.dim() != 1:
+        raise ValueError(f"frequency must have shape (n,), got {tuple(frequency.shape)}")
+    if edges.dim() != 1 or edges.numel() < 2 or not bool((edges.diff() > 0).all()):
         raise ValueError(f"edges must be at least two rising numbers, got {edges.tolist()}")
     place = torch.bucketize(frequency, edges.to(frequency), right=True).clamp(1, edges.numel() - 1)
     return torch.bincount(place.masked_fill(frequency == 0, 0), minlength=edges.numel())
@@ -129,5 +132,12 @@ def dictionary_similarity(first: Tensor, second: Tensor) -> Tensor:
         raise ValueError(
             f"second must be a non-empty (m, d) with the d of first, got {shapes[1]} for first {shapes[0]}"
         )
-    u, v = F.normalize(first.detach(), dim=-1), F.normalize(second.detach(), dim=-1)
-    return torch.cat([(block @ v.T).amax(-1) for block in u.split(_BLOCK)]).clamp(-1, 1)
+    u, v = _directions(first.detach()), _directions(second.detach())
+    return torch.cat([(block @ v.T).amax(-1) for block in u.split(_BLOCK)]).clamp(-1, 1).to(first.dtype)
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """Rows of norm 1, in float32 or better, whatever the size of their entries; rows of zeros stay."""
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    largest = rows.abs().amax(-1, keepdim=True) if rows.shape[-1] else rows.sum(-1, keepdim=True)
+    return F.normalize(rows / torch.where(largest > 0, largest, 1.0), dim=-1)

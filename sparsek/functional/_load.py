@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
+from sparsek._validation import check_count, check_numbers, check_token_mask, check_whole_numbers, values_visible
+
 
 def _check_load(load: Tensor) -> Tensor:
+    check_numbers("load", load)
     if load.dim() == 0 or load.shape[-1] == 0:
         raise ValueError(f"load must have shape (..., experts) with at least one expert, got {tuple(load.shape)}")
     return load if load.dtype == torch.float64 else load.float()
 
 
 def _valid_indices(indices: Tensor, mask: Tensor | None) -> Tensor:
-    if indices.is_floating_point() or indices.dtype == torch.bool:
-        raise ValueError(f"indices must be an integer tensor, got dtype {indices.dtype}")
-    if mask is None:
-        return indices.flatten()
-    if mask.dtype != torch.bool or mask.shape != indices.shape[:-1]:
-        raise ValueError(
-            f"mask must be boolean of shape {tuple(indices.shape[:-1])} (indices without slots), "
-            f"got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
-    return indices[mask].flatten()
+    check_whole_numbers("indices", indices)
+    check_token_mask("mask", mask, indices.shape[:-1])
+    return indices.flatten() if mask is None else indices[mask].flatten()
 
 
 def expert_load(indices: Tensor, num_experts: int, mask: Tensor | None = None) -> Tensor:
@@ -44,13 +42,18 @@ def expert_load(indices: Tensor, num_experts: int, mask: Tensor | None = None) -
         Counts per expert.
 
     Raises:
-        ValueError: If `indices` is not an integer tensor, or `mask` does not fit it.
+        ValueError: If `indices` is not an integer tensor or leaves its range (looked at in eager mode), if `num_experts` is not a
+            whole number >= 1, or if `mask` does not fit.
 
     Example:
         >>> expert_load(torch.tensor([[0, 2], [2, -1]]), 3)
         tensor([1, 0, 2])
     """
+    check_count("num_experts", num_experts)
     slots = _valid_indices(indices, mask)
+    if slots.numel() and values_visible(slots) and not -1 <= int(slots.min()) <= int(slots.max()) < num_experts:
+        least, most = int(slots.min()), int(slots.max())
+        raise ValueError(f"indices must lie in [-1, {num_experts - 1}], got values from {least} to {most}")
     counts = torch.zeros(num_experts + 1, dtype=torch.int64, device=indices.device)
     return counts.index_add(0, slots.long() + 1, torch.ones_like(slots, dtype=torch.int64))[1:]
 
@@ -78,7 +81,8 @@ def load_cv(load: Tensor) -> Tensor:
         Shazeer et al., 2017, "Outrageously Large Neural Networks", https://arxiv.org/abs/1701.06538
     """
     load = _check_load(load)
-    return load.std(-1, correction=0) / load.mean(-1)
+    mean = load.mean(-1, keepdim=True)
+    return (load - mean).square().mean(-1).sqrt() / mean.squeeze(-1)
 
 
 def max_violation(load: Tensor) -> Tensor:
@@ -130,8 +134,8 @@ def utilisation(load: Tensor, threshold: float = 0.0) -> Tensor:
         >>> utilisation(torch.tensor([90, 9, 1, 0]), threshold=0.1)
         tensor(0.5000)
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold must lie in [0, 1), got {threshold}")
+    if not isinstance(threshold, Real) or not 0 <= threshold < 1:
+        raise ValueError(f"threshold must lie in [0, 1), got {threshold!r}")
     load = _check_load(load)
     return (load > threshold * load.mean(-1, keepdim=True)).float().mean(-1)
 
@@ -168,6 +172,11 @@ def unrouted(indices: Tensor, mask: Tensor | None = None, *, tokens: bool = Fals
 
 def _unrouted_update(indices: Tensor, mask: Tensor | None, tokens: bool) -> tuple[Tensor, Tensor]:
     """The slots (or tokens) without an expert among the tokens that `mask` keeps, and all of them: 0-d int64 each."""
-    slots = indices.amax(-1, keepdim=True) if tokens and indices.shape[-1] else indices
+    check_whole_numbers("indices", indices)
+    if indices.dim() == 0:
+        raise ValueError("indices must have shape (..., k), got a 0-d tensor")
+    slots = indices
+    if tokens:  # a token without any slot has no expert
+        slots = indices.amax(-1, keepdim=True) if indices.shape[-1] else indices.new_full((*indices.shape[:-1], 1), -1)
     empty = _valid_indices(slots, mask) < 0
     return empty.sum(), torch.tensor(empty.numel(), device=empty.device)

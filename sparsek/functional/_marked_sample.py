@@ -54,7 +54,8 @@ def _descend(
     levels: list[Level], masses: list[Tensor], size: Tensor, draws: int, generator: torch.Generator | None
 ) -> Tensor:
     counts = size.long().expand(draws, -1).unsqueeze(-1)
-    choice = (levels[-1].high > levels[-1].low).expand(draws, -1, -1)
+    low, high = levels[-1].low, levels[-1].high
+    choice = ((high > low) & (size.unsqueeze(-1) > low)).expand(draws, -1, -1)
     place = torch.zeros_like(counts)
     for level, mass in zip(reversed(levels[:-1]), reversed(masses[:-1]), strict=True):
         halves = split(counts, level, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -98,7 +99,7 @@ def _check(input: Tensor, dictionary: Tensor, k: int, tolerance: float | None) -
     if values_visible(dictionary) and not bool(dictionary.isfinite().all()):
         raise ValueError("dictionary must be finite, got infinite or NaN entries")
     check_k(k, torch.Size(), dictionary.shape[0], integer=True)
-    if tolerance is not None and not tolerance >= 0:
+    if tolerance is not None and not (isinstance(tolerance, Real) and tolerance >= 0):
         raise ValueError(f"tolerance must be a number >= 0, got {tolerance!r}")
 
 

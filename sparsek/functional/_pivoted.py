@@ -44,11 +44,11 @@ def resolve_lost_rows(
         return solved
     rows = lost.squeeze(-1)
     part = (t.expand(threshold.shape)[rows].double() for t in (k, scale))
-    probs[rows], threshold[rows] = _solve(x[rows].double(), *part, distribution, reach, probs.dtype)
+    probs[rows], threshold[rows] = solve_about_pivot(x[rows].double(), *part, distribution, reach, probs.dtype)
     return probs, threshold
 
 
-def _solve(
+def solve_about_pivot(
     x: Tensor,
     k: Tensor,
     scale: Tensor,
@@ -56,6 +56,7 @@ def _solve(
     reach: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
+    """Solve rows with 0 < k <= units, whatever their scores."""
     ordered = x.sort(-1, descending=True).values
     pivot = ordered.gather(-1, k.ceil().long().clamp(1, x.shape[-1]) - 1)
     distance = (x - pivot) / scale

@@ -66,8 +66,10 @@ def pps(sizes: Tensor, k: float | Tensor, dim: int = -1) -> Tensor:
 
 def _share(weights: Tensor, k: Tensor) -> Tensor:
     largest = weights.detach().amax(-1, keepdim=True) if weights.shape[-1] else weights.detach().sum(-1, keepdim=True)
-    weights = weights / torch.where(largest > 0, largest, 1.0)  # sums cannot overflow
-    certain = _certain(weights.detach(), k.detach())
+    positive = weights.detach() > 0
+    weights = weights.double() / torch.where(largest > 0, largest, 1.0)  # sums cannot overflow
+    everyone = positive & (k.detach() == positive.sum(-1, keepdim=True))  # whatever has underflown
+    certain = _certain(weights.detach(), k.detach()) | everyone
     others = weights.masked_fill(certain, 0.0)
     total = others.sum(-1, keepdim=True)
     left = (k - certain.sum(-1, keepdim=True)).to(weights.dtype)

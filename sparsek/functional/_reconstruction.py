@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_dim, check_floating, check_token_mask
 
 
 class Moments(NamedTuple):
@@ -99,7 +99,7 @@ def fvu(reconstruction: Tensor, target: Tensor, mask: Tensor | None = None) -> T
         >>> fvu(y.mean(0).expand(2, 2), y), fvu(y, y)
         (tensor(1., dtype=torch.float64), tensor(0., dtype=torch.float64))
     """
-    return fvu_of(moments(reconstruction.unsqueeze(-2), target, mask))[0]
+    return fvu_of(moments(_one_level(reconstruction), target, mask))[0]
 
 
 def explained_variance(reconstruction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -128,7 +128,13 @@ def explained_variance(reconstruction: Tensor, target: Tensor, mask: Tensor | No
         >>> explained_variance(y + 5, y)
         tensor(1., dtype=torch.float64)
     """
-    return explained_variance_of(moments(reconstruction.unsqueeze(-2), target, mask))[0]
+    return explained_variance_of(moments(_one_level(reconstruction), target, mask))[0]
+
+
+def _one_level(reconstruction: Tensor) -> Tensor:
+    check_floating("reconstruction", reconstruction)
+    check_dim("reconstruction", reconstruction, -1)
+    return reconstruction.unsqueeze(-2)
 
 
 def _check(reconstructions: Tensor, target: Tensor, mask: Tensor | None) -> None:
@@ -137,7 +143,4 @@ def _check(reconstructions: Tensor, target: Tensor, mask: Tensor | None) -> None
     if target.dim() == 0 or reconstructions.shape[:-2] + reconstructions.shape[-1:] != target.shape:
         shape = (*reconstructions.shape[:-2], *reconstructions.shape[-1:])
         raise ValueError(f"reconstruction must have the shape of target, {tuple(target.shape)}, got {shape}")
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != target.shape[:-1]):
-        raise ValueError(
-            f"mask must be boolean of shape {tuple(target.shape[:-1])}, got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
+    check_token_mask("mask", mask, target.shape[:-1])

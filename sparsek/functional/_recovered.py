@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_floating, check_token_mask, check_whole_numbers, values_visible
 
 
 class Predictions(NamedTuple):
@@ -121,16 +121,20 @@ def _log_softmax(logits: Tensor) -> Tensor:
 def _kept(clean: Tensor, spliced: Tensor, ablated: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     check_floating("clean", clean)
     for name, logits in (("spliced", spliced), ("ablated", ablated)):
+        check_floating(name, logits)
         if logits.shape != clean.shape:
             raise ValueError(f"{name} must have the shape of clean, {tuple(clean.shape)}, got {tuple(logits.shape)}")
+    check_whole_numbers("target", target)
+    if clean.dim() == 0:
+        raise ValueError("clean must have shape (..., vocabulary), got a 0-d tensor")
     if target.shape != clean.shape[:-1] or target.dtype != torch.int64:
         raise ValueError(
             f"target must be int64 of shape {tuple(clean.shape[:-1])}, got {target.dtype} of shape {tuple(target.shape)}"
         )
-    if mask is None:
-        return torch.ones_like(target, dtype=torch.bool)
-    if mask.dtype != torch.bool or mask.shape != target.shape:
-        raise ValueError(
-            f"mask must be boolean of shape {tuple(target.shape)}, got {mask.dtype} of {tuple(mask.shape)}"
-        )
+    check_token_mask("mask", mask, target.shape)
+    mask = torch.ones_like(target, dtype=torch.bool) if mask is None else mask
+    wanted = target[mask]
+    if wanted.numel() and values_visible(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < clean.shape[-1]:
+        least, most = int(wanted.min()), int(wanted.max())
+        raise ValueError(f"target must lie in [0, {clean.shape[-1] - 1}], got values from {least} to {most}")
     return mask

@@ -7,16 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_floating, check_numbers, check_token_mask
 
 
 def _router_entropy_update(marginals: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sum over the kept tokens that have any marginals of the entropy of these in nats, in float64, and their number."""
     check_floating("marginals", marginals)
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != marginals.shape[:-1]):
-        raise ValueError(
-            f"mask must be boolean of shape {tuple(marginals.shape[:-1])}, got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
+    check_token_mask("mask", mask, marginals.shape[:-1])
     mask = torch.ones_like(marginals[..., 0], dtype=torch.bool) if mask is None else mask
     mask = mask & (marginals.detach() != 0).any(-1)
     values = marginals.double().masked_fill(~mask[..., None], 1)
@@ -55,6 +52,7 @@ def router_entropy(marginals: Tensor, mask: Tensor | None = None) -> Tensor:
         >>> router_entropy(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5]]))
         tensor(0.7500)
     """
+    check_floating("marginals", marginals)
     if marginals.dim() == 0 or marginals.shape[-1] == 0:
         raise ValueError(
             f"marginals must have shape (..., experts) with at least one expert, got {tuple(marginals.shape)}"
@@ -90,6 +88,7 @@ def mutual_information(counts: Tensor) -> Tensor:
     References:
         Miller, 1955, "Note on the Bias of Information Estimates".
     """
+    check_numbers("counts", counts)
     if counts.dim() < 2:
         raise ValueError(f"counts must have shape (..., domains, experts), got {tuple(counts.shape)}")
     joint = counts.double()

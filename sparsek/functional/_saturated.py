@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._pivoted import solve_about_pivot
 from ._polish import polish_rows, precision
 from ._reduction import WHOLE, Counts, Reduction, count
 
@@ -24,6 +25,9 @@ BRACKETED_PASSES = 120
 
 _BEYOND = 40.0
 """Distance in temperatures at which a row with k = 0 or k = n puts its threshold: σ(-40) = 4e-18."""
+
+_FAR = 750.0
+"""Distance in temperatures at which a sigmoid in float64 has underflown."""
 
 _NEAR = 8.0
 """Distance in temperatures of a threshold from its pivot up to which rounding does not matter."""
@@ -65,7 +69,23 @@ def solve_saturated(
     """
     counts = count(x)
     check_counts(k, counts, validate)
-    return solve_counted(x, k, temperature, start, counts, WHOLE)
+    probs, threshold = solve_counted(x, k, temperature, start, counts, WHOLE)
+    lost = (probs.isnan().any(-1, keepdim=True) & ~threshold.isnan() | threshold.isinf()) & (counts.broken == 0)
+    if bool(lost.any()):
+        _solve_again(x, k, temperature, counts, lost.squeeze(1), probs, threshold)
+    return probs, threshold
+
+
+def _solve_again(
+    x: Tensor, k: Tensor, temperature: float | Tensor, counts: Counts, rows: Tensor, probs: Tensor, threshold: Tensor
+) -> None:
+    """Rows whose scores are so large that their differences overflow."""
+    certain = x[rows] == math.inf
+    scores = x[rows].masked_fill(certain, -math.inf).double()
+    scale = torch.as_tensor(temperature, dtype=torch.float64, device=x.device).expand_as(threshold)[rows]
+    left = (k - counts.certain)[rows]
+    solved, threshold[rows] = solve_about_pivot(scores, left, scale, torch.sigmoid, _FAR, probs.dtype)
+    probs[rows] = torch.where(certain, 1.0, solved)
 
 
 def solve_counted(

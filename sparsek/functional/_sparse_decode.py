@@ -112,5 +112,7 @@ def _check_code(values: Tensor, indices: Tensor, weight: Tensor, bias: Tensor | 
     check_indices(indices, weight.shape[0])
     if values.shape != indices.shape:
         raise ValueError(f"values must have the shape of indices, {tuple(indices.shape)}, got {tuple(values.shape)}")
+    if bias is not None:
+        check_floating("bias", bias)
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"bias must have shape ({weight.shape[1]},) for this weight, got {tuple(bias.shape)}")

@@ -186,6 +186,8 @@ def _by_blocks(rows: Tensor, weight: Tensor, bias: Tensor | None, k: int, magnit
 
 def check_indices(indices: Tensor, n: int) -> None:
     """Refuse indices that are not int64 in [0, n)."""
+    if not isinstance(indices, Tensor):
+        raise ValueError(f"indices must be an int64 tensor, got {type(indices).__name__}")
     if indices.dtype != torch.int64 or indices.dim() == 0:
         raise ValueError(
             f"indices must be int64 of shape (..., k), got {indices.dtype} of shape {tuple(indices.shape)}"
@@ -203,5 +205,7 @@ def _check_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         raise ValueError(f"weight must have shape (n, d), got {tuple(weight.shape)}")
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         raise ValueError(f"input must have shape (..., {weight.shape[1]}) for this weight, got {tuple(input.shape)}")
+    if bias is not None:
+        check_floating("bias", bias)
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must have shape ({weight.shape[0]},) for this weight, got {tuple(bias.shape)}")

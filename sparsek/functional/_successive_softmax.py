@@ -70,6 +70,7 @@ def successive_softmax(
         weights = _over(keys, temperature).softmax(-1)
         total = total + torch.where(rows.k > done, weights, 0.0)
         keys = keys + _log_complement(weights)
+        keys = keys.masked_fill((keys == -torch.inf).all(-1, keepdim=True), 0.0)  # a row that is done
     return rows.restore(total)
 
 
@@ -89,5 +90,5 @@ def _log_complement(weights: Tensor) -> Tensor:
     largest = torch.zeros_like(weights, dtype=torch.bool).scatter(-1, weights.argmax(-1, keepdim=True), True)
     rest = weights.masked_fill(largest, 0.0).sum(-1, keepdim=True)
     complement = torch.where(largest, rest, 1 - weights)
-    gone = complement <= 0
+    gone = complement < torch.finfo(weights.dtype).tiny  # the logarithm of less has no finite gradient
     return complement.masked_fill(gone, 1.0).log().masked_fill(gone, -torch.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsek._validation import check_floating
 from sparsek.kernels.native import dependent_rounding as round_natively
 
 from ._cycles import ONE, round_cycles
@@ -62,7 +63,8 @@ def dependent_rounding(
         Gandhi, Khuller, Parthasarathy, Srinivasan (2006). Dependent rounding and its applications to approximation
         algorithms. Journal of the ACM 53(3). https://doi.org/10.1145/1147954.1147956
     """
-    if isinstance(probs, Tensor) and probs.dim() < 2:
+    check_floating("probs", probs)
+    if probs.dim() < 2:
         raise ValueError(f"probs must have shape (..., tokens, experts), got {tuple(probs.shape)}")
     with torch.no_grad():
         device, (tokens, experts), problems = probs.device, probs.shape[-2:], probs.shape[:-2].numel()

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsek._validation import values_visible
+from sparsek._validation import checked_shape, values_visible
 
 from ._rows import Rows, as_number, as_rows
 
@@ -90,6 +90,8 @@ class Design(ABC):
         """Draw as :meth:`sample` does, and keep what :meth:`log_prob` needs to score the draw."""
         shape = checked_shape(sample_shape)
         with torch.no_grad():
+            if shape.numel() == 0:  # nothing to draw, but all to check
+                as_rows(probs, k, self.fixed_size)
             sample = self._draw(probs, k, shape.numel(), generator)
         return Draw(sample.reshape(shape + probs.shape), None)
 
@@ -119,8 +121,13 @@ class Design(ABC):
         kernel = self._kernel_log_prob(probs)
         rows = as_rows(probs, k, self.fixed_size, look=kernel is None)
         units, possible = _states(states.expand(shape), rows, self.fixed_size, look=kernel is None)
+        if not units.numel():  # no rows, or nothing to draw: certain
+            return probs.sum(-1) + units.new_zeros(shape[:-1], dtype=probs.dtype)
         output = (kernel or self._log_prob)(rows.probs, units, rows.size).masked_fill(~possible, -torch.inf)
-        return rows.poison(output.to(probs.dtype), 0).reshape(shape[:-1])
+        output = rows.poison(output.to(probs.dtype), 0).reshape(shape[:-1])
+        if probs.requires_grad and not output.requires_grad:  # a single unit: its law does not move
+            return output + 0 * probs.sum(-1)
+        return output
 
     def joint(self, probs: Tensor, *, k: float | Tensor | None = None) -> Tensor:
         """Return the joint inclusion probabilities $π_{ij} = P(s_i = s_j = 1)$, with π on the diagonal.
@@ -139,6 +146,8 @@ class Design(ABC):
         """
         rows = as_rows(probs, k, self.fixed_size)
         n = rows.n
+        if not rows.probs.numel():
+            return probs.unsqueeze(-1) * probs.unsqueeze(-2)
         pairs = self._joint(rows.probs, rows.size)[..., :n, :n]
         pairs = pairs.diagonal_scatter(rows.probs[..., :n], dim1=-2, dim2=-1)
         return rows.poison(pairs.to(probs.dtype), 2).reshape(*probs.shape, n)
@@ -146,6 +155,8 @@ class Design(ABC):
     def _draw(self, probs: Tensor, k: float | Tensor | None, draws: int, generator: torch.Generator | None) -> Tensor:
         """Return samples of each row of `probs`, (draws, rows, n) in its dtype. A design with a kernel asks it first."""
         rows = as_rows(probs, k, self.fixed_size)
+        if not rows.probs.numel():
+            return probs.new_zeros((draws, *rows.probs.shape))
         taken = self._sample(rows.probs, rows.size, draws, generator)
         return rows.poison(as_number(taken[..., : rows.n], probs.dtype), 1)
 
@@ -173,14 +184,6 @@ class Design(ABC):
             f"{type(self).__name__} has no tractable joint inclusion probabilities; "
             "use ConditionalPoisson() or Pivotal(), whose joint is exact"
         )
-
-
-def checked_shape(sample_shape: Sequence[int]) -> torch.Size:
-    """Return `sample_shape` as a size; refuse what is not a sequence of whole numbers >= 0."""
-    sizes = tuple(sample_shape) if isinstance(sample_shape, Sequence) else None
-    if sizes is None or not all(isinstance(s, int | torch.SymInt) and s >= 0 for s in sizes):
-        raise ValueError(f"sample_shape must be a sequence of whole numbers >= 0, got {sample_shape!r}")
-    return torch.Size(sizes)
 
 
 def _broadcast(probs: Tensor, sample: Tensor) -> torch.Size:

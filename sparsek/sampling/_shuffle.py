@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_dim, check_floating
+from sparsek._validation import check_dim, check_floating, checked_shape
 
-from ._design import Design, Draw, checked_shape
+from ._design import Design, Draw
 from ._rows import working_dtype
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -25,12 +26,15 @@ class Subject:
 SUBJECTS: dict[str, Subject] = {}
 
 
-def fuzzes(*names: str, weight: float = 1.0) -> Callable[[Maker], Maker]:
-    """Register a function that draws a case for these public names ("functional.sigmoid_topk")."""
+def fuzzes(*names: str, weight: float = 1.0) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
+    """Register a function that draws a case for a public name ("functional.sigmoid_topk").
 
-    def register(maker: Maker) -> Maker:
+    Of several names it gets the one that is meant as the argument `name`, without its module.
+    """
+
+    def register(maker: Callable[..., Case]) -> Callable[..., Case]:
         for name in names:
-            enter(name, maker, weight)
+            enter(name, maker if len(names) == 1 else partial(maker, name=name.split(".", 1)[1]), weight)
         return maker
 
     return register
