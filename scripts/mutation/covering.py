@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Covering:
     lines: dict[str, dict[int, list[str]]]
     """The tests that run a line of a file."""
 
-    def tests(self, file: str, lines: tuple[int, ...], most: float) -> list[str]:
+    def tests(self, file: str, lines: Iterable[int], most: float) -> list[str]:
         """Return the tests that run any of the lines, the quick ones first, of `most` seconds together."""
         of_line = self.lines.get(file, {})
         found = {test for line in lines for test in of_line.get(line, ()) if test in self.seconds}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import libcst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -21,34 +22,56 @@ WIDTH = 60
 """Characters of a mutation's text on each side; the middle of what is longer is left out."""
 
 
-@dataclass(frozen=True)
-class Mutant:
+class Mutant(NamedTuple):
     """One change of one file."""
 
     file: str
     """Path from the root of the tree."""
     function: str
     line: int
+    lines: list[int]
+    """Lines of the statement that is changed; those of the whole function where its head is changed."""
     mutation: str
     """Before → after."""
     identity: str
     """Of file, function and change: stays when lines move."""
+    source: str
+    """The changed file."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mutant that is written out only if it is chosen."""
+
+    file: str
+    function: str
+    line: int
+    text: str
+    identity: str
     module: libcst.Module
     before: libcst.CSTNode
     after: libcst.CSTNode
 
-    @cached_property
-    def lines(self) -> tuple[int, ...]:
-        """Lines of the statement that is changed; those of the whole function where its head is changed."""
-        return _statement(ast.parse(self.module.code), self.line)
-
-    @cached_property
-    def source(self) -> str:
-        """The changed file."""
-        return deep_replace(self.module, self.before, self.after).code
+    def mutant(self) -> Mutant:
+        """Write it out."""
+        source = deep_replace(self.module, self.before, self.after).code
+        lines = _statement(ast.parse(self.module.code), self.line)
+        return Mutant(self.file, self.function, self.line, lines, _shortened(self.text), self.identity, source)
 
 
-def mutants_of(root: Path, file: str) -> Iterator[Mutant]:
+def sample(root: Path, files: list[str], size: int, seed: int, stored: Path) -> list[Mutant]:
+    """Return the sample of these files; what was stored of the same files, size and seed is read."""
+    digest = hashlib.sha256(f"{size} {seed}".encode())
+    for file in files:
+        digest.update((root / file).read_bytes())
+    path = stored / f"sample-{digest.hexdigest()[:12]}.json"
+    if not path.exists():
+        found = chosen((candidate for file in files for candidate in candidates(root, file)), size, seed)
+        path.write_text(json.dumps([candidate.mutant() for candidate in found]), encoding="utf-8")
+    return [Mutant(*fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def candidates(root: Path, file: str) -> Iterator[Candidate]:
     """Yield the mutants of a file: those of mutmut, less changes of texts in `raise` statements."""
     code = (root / file).read_text(encoding="utf-8")
     wrapper = MetadataWrapper(libcst.parse_module(code))
@@ -67,11 +90,11 @@ def mutants_of(root: Path, file: str) -> Iterator[Mutant]:
         text = " → ".join(_text(module, side) for side in (node, mutation.mutated_node))
         key = f"{file}:{outer.name.value}:{text}"
         seen[key] += 1
-        yield Mutant(
+        yield Candidate(
             file=file,
             function=outer.name.value,
             line=line,
-            mutation=_shortened(text),
+            text=text,
             identity=hashlib.sha256(f"{key}:{seen[key]}".encode()).hexdigest()[:12],
             module=module,
             before=node,
@@ -79,17 +102,17 @@ def mutants_of(root: Path, file: str) -> Iterator[Mutant]:
         )
 
 
-def chosen(mutants: Iterable[Mutant], size: int, seed: int) -> list[Mutant]:
+def chosen(mutants: Iterable[Candidate], size: int, seed: int) -> list[Candidate]:
     """Return about `size` mutants, from each file its share and at least two, chosen by a digest of seed and identity."""
     files = defaultdict(list)
     for mutant in mutants:
         files[mutant.file].append(mutant)
     every = sum(map(len, files.values()))
-    sample = []
+    found = []
     for file in sorted(files):
         ranked = sorted(files[file], key=lambda mutant: hashlib.sha256(f"{seed}:{mutant.identity}".encode()).digest())
-        sample += ranked[: max(2, round(size * len(ranked) / every))]
-    return sample
+        found += ranked[: max(2, round(size * len(ranked) / every))]
+    return found
 
 
 def _raised(tree: ast.Module) -> set[int]:
@@ -98,15 +121,15 @@ def _raised(tree: ast.Module) -> set[int]:
     return {line for n in found for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
 
 
-def _statement(tree: ast.Module, line: int) -> tuple[int, ...]:
+def _statement(tree: ast.Module, line: int) -> list[int]:
     """Return the lines of the innermost statement at a line, of the condition alone where it has a body."""
     around = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
     inner = min(around, key=lambda n: (n.end_lineno or n.lineno) - n.lineno)
     body = getattr(inner, "body", None)
     if isinstance(inner, ast.FunctionDef):
-        return tuple(range(inner.body[0].lineno, (inner.end_lineno or inner.lineno) + 1))
+        return list(range(inner.body[0].lineno, (inner.end_lineno or inner.lineno) + 1))
     last = body[0].lineno - 1 if isinstance(body, list) else inner.end_lineno or inner.lineno
-    return tuple(range(inner.lineno, max(last, inner.lineno) + 1))
+    return list(range(inner.lineno, max(last, inner.lineno) + 1))
 
 
 def _text(module: libcst.Module, node: libcst.CSTNode) -> str:

@@ -24,7 +24,7 @@ from typing import NoReturn
 import covering
 import results
 import trial
-from mutants import Mutant, chosen, mutants_of
+from mutants import Mutant, sample
 from results import Row
 
 ROOT = Path(__file__).parents[2]
@@ -45,10 +45,10 @@ def main() -> int:
     options = _options()
     begun, tree = time.monotonic(), options.folder / "tree"
     _copy(tree)
-    sample = _sample(options.size, options.seed)
+    mutants = _sample(options.folder, options.size, options.seed)
     known = _covering(tree, options.folder, again=options.measure)
-    rows = {row.identity: row for row in results.read() if row.identity in {mutant.identity for mutant in sample}}
-    left = [m for m in sample if m.identity not in rows or rows[m.identity].verdict in options.again]
+    rows = {row.identity: row for row in results.read() if row.identity in {mutant.identity for mutant in mutants}}
+    left = [m for m in mutants if m.identity not in rows or rows[m.identity].verdict in options.again]
     if options.minutes <= 0:
         left = []
     trial.prepare()
@@ -93,9 +93,9 @@ def _copy(tree: Path) -> None:
     sys.path.insert(0, str(tree))
 
 
-def _sample(size: int, seed: int) -> list[Mutant]:
-    files = (path for folder in MUTATED for path in sorted((ROOT / folder).rglob("*.py")) if path.name != "__init__.py")
-    return chosen((m for path in files for m in mutants_of(ROOT, path.relative_to(ROOT).as_posix())), size, seed)
+def _sample(folder: Path, size: int, seed: int) -> list[Mutant]:
+    paths = (path for part in MUTATED for path in sorted((ROOT / part).rglob("*.py")) if path.name != "__init__.py")
+    return sample(ROOT, [path.relative_to(ROOT).as_posix() for path in paths], size, seed, folder)
 
 
 def _covering(tree: Path, folder: Path, *, again: bool) -> covering.Covering:
