@@ -1,6 +1,7 @@
 """Nearest neighbours: scikit-learn's in eval mode, exact expectations and gradients in training, memory by chunks."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sparsek.estimators import StraightThrough
 from sparsek.functional import sigmoid_topk
 from sparsek.nn import DifferentiableKNN
+from sparsek.nn._neighbours import squared_distances
 from sparsek.relaxations import SigmoidTopK
 
 
@@ -118,6 +120,72 @@ def test_half_a_million_references_in_bounded_memory():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("distance", [3e3, 1e5])
+def test_neighbours_in_far_clusters_are_exact_in_float32(distance):
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.tensor([distance, -distance]).repeat_interleave(50).unsqueeze(1)
+    references, queries = (sides + torch.randn(100, 5, generator=generator) for _ in range(2))
+    nearest = torch.cdist(queries.double(), references.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    assert torch.equal(DifferentiableKNN(1).eval()(queries, references, torch.arange(100.0)), nearest.float())
+    centred = queries - references.mean(0), references - references.mean(0)
+    assert not torch.equal(squared_distances(*centred).argmin(1), nearest)  # what one product gives
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [17, 101])
+def test_equal_references_tie_whatever_the_rounding_of_a_product(n, dtype):
+    points, queries = random(n, 7).to(dtype), random(33, 7, seed=1).to(dtype)
+    found = DifferentiableKNN(1).eval()(queries, torch.cat([points, points, points]), torch.arange(3.0 * n))
+    assert bool((found < n).all())
+    pair = DifferentiableKNN(2).eval()(queries, torch.cat([points, points, points]), torch.arange(3.0 * n))
+    torch.testing.assert_close(pair, found + n / 2)  # the nearest and its first copy
+    same = DifferentiableKNN(3).eval()(queries, torch.ones(n, 7, dtype=dtype), torch.arange(float(n)))
+    assert bool((same == 1).all())  # 0, 1 and 2
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_coarse_product_finds_the_same_neighbours(precision):
+    queries, references, values = random(20, 6).float(), random(300, 6, seed=1).float(), random(300, seed=2).float()
+    expected = DifferentiableKNN(4).eval()(queries, references, values)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        found = DifferentiableKNN(4).eval()(queries, references, values)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    parts = [(100 * random(rows, 5, seed=rows)).to(dtype) for rows in (9, 40)]
+    values = random(40, 3, seed=2).to(dtype)
+    for knn in (DifferentiableKNN(3), DifferentiableKNN(3).eval()):
+        found = knn(*parts, values)
+        assert found.dtype == dtype
+        assert torch.equal(found, knn(*(part.float() for part in (*parts, values))).to(dtype))
+
+
+def test_without_samples_no_generator_is_read_and_vmap_works():
+    queries, references, values = random(4, 3), random(9, 3, seed=1), random(9, 2, seed=2)
+    before = torch.get_rng_state()
+    for knn in (DifferentiableKNN(2), DifferentiableKNN(2).eval()):
+        expected = knn(queries, references, values)
+        each = torch.func.vmap(partial(knn, references=references, values=values))(queries)
+        torch.testing.assert_close(each, expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_not_finite_is_refused(which, bad, training):
+    arguments = [random(4, 3), random(9, 3, seed=1), random(9, 2, seed=2)]
+    arguments[which][-1, 0] = bad
+    name = ("queries", "references", "values")[which]
+    with pytest.raises(ValueError, match=f"{name} must be finite"):
+        DifferentiableKNN(2).train(training)(*arguments)
+
+
 def test_a_metric_is_learnt_that_hides_noise():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(200, 6, generator=generator) * torch.tensor([1.0, 5, 5, 5, 5, 5])
@@ -160,6 +228,11 @@ def test_bad_input_is_refused(arguments, message):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="k must be above 0, got 0"):
         DifferentiableKNN(0)
+    for k in ("3", None, True):
+        with pytest.raises(ValueError, match="k must be a number or a tensor"):
+            DifferentiableKNN(k)
+    with pytest.raises(ValueError, match="values must be a tensor, got list"):
+        DifferentiableKNN(1)(torch.ones(1, 1), torch.ones(1, 1), [1.0])
     with pytest.raises(ValueError, match=r"k must be one number, got a tensor of shape \(2,\)"):
         DifferentiableKNN(torch.ones(2))
     with pytest.raises(ValueError, match="budget must be a whole number >= 1, got 0"):
