@@ -118,5 +118,5 @@ function survivalTable({ noise, target, method: chosen }, now) {
     number(`aggregation-now-r2-${method}`, r2, 3), number(`aggregation-now-naive-${method}`, naive, 3), number(`aggregation-now-moved-${method}`, moved, 3),
   ]);
   const kept = target === "content" ? "R², content" : "R², input";
-  return table([`At σ = ${written(noise, 2)}`, "", kept, "Naive", "Moved"], rows, { label: "What survives" });
+  return table([`At σ = ${written(noise, 2)}`, "", kept, "Naive", "Moved"], rows, { label: "What survives", stacked: "compact" });
 }

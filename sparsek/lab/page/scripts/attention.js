@@ -46,11 +46,11 @@ function attentionBars(tokens, weights, query) {
       h("text", { class: "label", x: 0, y: y + 13 }, `Token ${i}`),
       numberAt(`attention-score-${i}`, left - 12, y + 13, dot(t, query) / Math.SQRT2, 3, { class: "number tick", "text-anchor": "end" }),
       h("rect", { x: left, y, width: length(weights[i]), height: 18, rx: 3, fill: "var(--attention)" }),
-      numberAt(`attention-weight-${i}`, left + length(weights[i]) + 8, y + 13, weights[i], 4));
+      numberAt(`attention-weight-${i}`, left + length(weights[i]) + 8, y + 13, weights[i], 4, { class: "number halo" }));
   });
   const line = left + length(1 / tokens.length);
   return drawing(width, 26 + tokens.length * row, "Weights of the tokens",
     h("text", { class: "tick", x: left - 12, y: 11, "text-anchor": "end" }, "score"),
     h("text", { class: "tick", x: line + 5, y: 11 }, `mean: 1/${tokens.length}`),
-    bars, h("line", { class: "now", x1: line, x2: line, y1: 0, y2: 22 + tokens.length * row }));
+    h("line", { class: "now", x1: line, x2: line, y1: 0, y2: 22 + tokens.length * row }), bars);
 }

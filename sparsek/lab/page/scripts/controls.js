@@ -120,11 +120,13 @@ function tint(method) {
   return `var(--${method})`;
 }
 
-/** A table: heads, and rows of cells. The first cell of a row is its head. One that is stacked shows rows as paragraphs on a phone. */
+/** A table: heads, and rows of cells. The first cell of a row is its head. On a phone one that is stacked shows
+ *  rows as paragraphs, or, if "compact", their cells side by side under the head. */
 function table(heads, rows, attributes = {}) {
   const body = rows.map((cells) => h("tr", {}, cells.map((cell, i) => h(i ? "td" : "th", i ? { "data-label": heads[i] } : { scope: "row" }, cell))));
+  const stacking = { true: "table stacked-rows", compact: "table stacked-rows compact" };
   const head = h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col" }, text))));
-  return h("div", { class: attributes.stacked ? "table stacked-rows" : "table", tabindex: 0, role: "region", "aria-label": attributes.label ?? "Table" },
+  return h("div", { class: stacking[attributes.stacked] ?? "table", style: `--columns: ${heads.filter(Boolean).length - 1}`, tabindex: 0, role: "region", "aria-label": attributes.label ?? "Table" },
     h("table", {}, head, h("tbody", {}, body)));
 }
 

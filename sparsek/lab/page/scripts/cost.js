@@ -46,5 +46,5 @@ function costTable() {
     h("span", { class: "number", "data-testid": `cost-operations-${pooling}` }, written(operations, 1)),
     h("span", { class: "meter" }, h("i", { style: `width: ${(100 * operations) / most}%; background: var(--heat)` })),
   ]);
-  return table(["Pooling", "Parameters", "at D = 128", "Grows with", "Operations per value", ""], rows, { label: "Cost of each pooling" });
+  return table(["Pooling", "Parameters", "at D = 128", "Grows with", "Operations per value", ""], rows, { label: "Cost of each pooling", stacked: "compact" });
 }

@@ -137,7 +137,7 @@ function errorChart(designs, probs, draws) {
   const ends = Object.entries(designs).map(([name, { errors }]) => [name, errors.length ? level(errors.at(-1)[1]) : 0]).sort((a, b) => a[1] - b[1]);
   ends.forEach((end, i) => { if (i) end[1] = Math.max(end[1], ends[i - 1][1] + 16); });
   return drawing(width, height, "Error of the running frequencies", frame,
-    Array.from({ length: decades + 1 }, (_, i) => h("text", { class: "tick", x: x(i), y: height - 18, "text-anchor": "middle" }, counted(10 ** i))),
+    Array.from({ length: decades + 1 }, (_, i) => h("text", { class: "tick", x: x(i), y: height - 18, "text-anchor": i === decades && right < 20 ? "end" : "middle" }, counted(10 ** i))),
     worst > 1e-9 && h("path", { class: "now", fill: "none", d: path([[x(0), level(Math.sqrt(worst))], [x(decades), level(Math.sqrt(worst / 10 ** decades))]]) }),
     Object.entries(designs).map(([name, { errors }]) => h("path", { class: "curve", stroke: tint(name), d: path(errors.map(([n, e]) => [x(Math.log10(n)), level(e)])) })),
     width >= 560 && ends.map(([name, at]) => h("text", { class: "label", x: width - right + 10, y: at + 4, style: `fill: ${tint(name)}` }, DESIGNS[name])));

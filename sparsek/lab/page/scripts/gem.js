@@ -60,7 +60,7 @@ function gemCurve({ x: values, p }, { value }) {
 /** The share of each activation in the sum of powers, and its gradient. */
 function gemShares({ x: values }, { shares, value }) {
   const width = room("gem", "shares");
-  const [left, right, row] = [86, width < 560 ? 66 : 176, 30];
+  const [left, right, row] = [86, width < 560 ? 128 : 176, 30];
   const length = (share) => share * (width - left - right);
   const bars = values.map((v, i) => {
     const y = 22 + i * row;
@@ -68,13 +68,13 @@ function gemShares({ x: values }, { shares, value }) {
     return h("g", {},
       h("text", { class: "label", x: 0, y: y + 14 }, `x = ${tidy(v)}`),
       h("rect", { x: left, y, width: length(shares[i]), height: 20, rx: 3, fill: "var(--gem)" }),
-      numberAt(`gem-share-${i}`, left + length(shares[i]) + 8, y + 14, shares[i], 4),
-      numberAt(`gem-gradient-${i}`, width, y + 14, gradient, 4, { class: "number flow-text", "text-anchor": "end", visibility: width < 560 ? "hidden" : null }));
+      numberAt(`gem-share-${i}`, left + length(shares[i]) + 8, y + 14, shares[i], 4, { class: "number halo" }),
+      numberAt(`gem-gradient-${i}`, width, y + 14, gradient, 4, { class: "number flow-text", "text-anchor": "end" }));
   });
   const line = left + length(1 / values.length);
   return drawing(width, 26 + values.length * row, "Shares of the activations",
     h("text", { class: "tick", x: 0, y: 11 }, "share of Σxᵖ"),
     h("text", { class: "tick", x: line + 5, y: 11 }, `1/${values.length}`),
-    width >= 560 && h("text", { class: "tick", x: width, y: 11, "text-anchor": "end" }, "gradient dy/dx"),
+    h("text", { class: "tick", x: width, y: 11, "text-anchor": "end" }, width < 560 ? "dy/dx" : "gradient dy/dx"),
     h("line", { class: "now", x1: line, x2: line, y1: 0, y2: 22 + values.length * row }), bars);
 }

@@ -52,7 +52,7 @@ function differenceTable(rows, { world }) {
     named(TINTS[method] ?? "lse", methodName(method, world)),
     ...FAMILIES.map((family) => difference(`heads-${method}-${family}`, DATA.differences[method][`${world}/${family}`])),
   ]);
-  return table([`Less the ${world === "text" ? "mean" : "global average"}, in points`, ...FAMILIES], lines, { label: "Differences from the mean" });
+  return table([`Less the ${world === "text" ? "mean" : "global average"}, in points`, ...FAMILIES], lines, { label: "Differences from the mean", stacked: "compact" });
 }
 
 function difference(id, gap) {
@@ -76,7 +76,7 @@ function headsChart(rows, { world, weights }) {
   return drawing(width, height, "Measured scores of the methods",
     h("g", {}, ticks.map((tick) => [
       h("line", { class: "grid", x1: x(tick), x2: x(tick), y1: top - 12, y2: height }),
-      h("text", { class: "tick", x: x(tick), y: top - 18, "text-anchor": "middle" }, written(100 * tick, 0)),
+      h("text", { class: "tick", x: x(tick), y: top - 18, "text-anchor": x(tick) < 8 ? "start" : "middle" }, written(100 * tick, 0)),
     ]), h("text", { class: "tick", x: width, y: 12, "text-anchor": "end" }, "weighted")),
     rows.map((found, i) => h("g", { style: `color: ${tint(TINTS[found.method] ?? "lse")}` }, headsLine(found, {
       y: top + i * row + (small ? 30 : 14), label: methodName(found.method, world), small, x, width, weights, left, star: found === best,

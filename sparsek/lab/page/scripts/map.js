@@ -75,10 +75,11 @@ function mapFigure({ x, pooling, noise, gradient: upstream }, used, pooled) {
 
 /** Winners get a ring, and every cell that receives gradient an arrow from its output. */
 function mapArrows({ groups, winners, gradient }, outputs, cell, gap, upstream, width, height) {
-  const middle = (i) => [(i % 4) * cell + (cell - gap) / 2, Math.floor(i / 4) * cell + (cell - gap) / 2];
+  const between = Math.round(0.07 * cell); // what a cell holds stands above, its gradient below
+  const middle = (i) => [(i % 4) * cell + (cell - gap) / 2, Math.floor(i / 4) * cell + (cell - gap) / 2 + between];
   const arrows = groups.flatMap((cells, i) => cells.filter((c) => gradient[c] !== 0).map((c) => {
     const [cx, cy] = middle(c);
-    const [fromX, fromY] = i % 2 ? [outputs[i].x + outputs[i].side / 2, outputs[i].y + (i > 1 ? outputs[i].side - gap : 0)] : [outputs[i].x - 2, outputs[i].y + outputs[i].side / 2];
+    const [fromX, fromY] = i % 2 ? [outputs[i].x + outputs[i].side / 2, outputs[i].y + (i > 1 ? outputs[i].side - gap : 0)] : [outputs[i].x - 2, outputs[i].y + outputs[i].side / 2 + between];
     const toX = cx + cell * 0.36;
     const strength = Math.abs(upstream[i]) / (winners.length ? 1 : cells.length);
     const bend = (fromX - toX) * 0.4;
