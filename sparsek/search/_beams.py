@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -58,10 +59,14 @@ Output = TypeVar("Output", Beam, SampledBeam)
 def check_search(k: int, max_length: int, eos: int | None) -> None:
     """Refuse sizes that are not whole numbers of at least 1."""
     for name, value in (("k", k), ("max_length", max_length)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _is_whole(value) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if eos is not None and (not isinstance(eos, int) or isinstance(eos, bool) or eos < 0):
+    if eos is not None and (not _is_whole(eos) or eos < 0):
         raise ValueError(f"eos must be the number of a token or None, got {eos!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def search_by_length(
@@ -101,6 +106,10 @@ def _check_prompts(prompts: Tensor, mask: Tensor | None) -> None:
         shapes = tuple(prompts.shape), tuple(mask.shape)
         raise ValueError(
             f"prompt_mask must be boolean of shape {shapes[0]} (True = a token), got {mask.dtype} of {shapes[1]}"
+        )
+    if mask is not None and bool((pad(mask, (1, 0))[:, :-1] < mask).sum(-1).gt(1).any()):
+        raise ValueError(
+            "prompt_mask must leave out padding on either side of a prompt, got tokens left out within one"
         )
 
 

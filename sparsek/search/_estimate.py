@@ -30,7 +30,7 @@ def estimate(beam: SampledBeam, values: Tensor, *, normalised: bool = False) -> 
         normalised: Whether to divide by the sum of the weights.
 
     Raises:
-        ValueError: If `values` is not floating-point or of another shape.
+        ValueError: If `beam` was not drawn, or `values` is not floating-point or of another shape.
 
     Example:
         >>> from sparsek.search import resampled_beam_search
@@ -47,6 +47,8 @@ def estimate(beam: SampledBeam, values: Tensor, *, normalised: bool = False) -> 
         Kool, van Hoof, Welling (2020), "Estimating Gradients for Discrete Random Variables by Sampling without Replacement",
         https://arxiv.org/abs/2002.06043
     """
+    if not isinstance(beam, SampledBeam):
+        raise ValueError(f"beam must be a SampledBeam, drawn with known probabilities, got {type(beam).__name__}")
     shape = beam.mask.shape
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.shape[:2] != shape:
         got = f"{tuple(values.shape)} of {values.dtype}" if isinstance(values, Tensor) else type(values).__name__

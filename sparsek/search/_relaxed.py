@@ -49,9 +49,15 @@ class SoftTokens:
     def __call__(self, tokens: Tensor) -> Tensor:
         """Return logits (N, V) after soft tokens (N, T, V)."""
         if hasattr(self.network, "get_input_embeddings"):
-            weight = self.network.get_input_embeddings().weight
-            return last_logits(self.network(inputs_embeds=tokens.to(weight.dtype) @ weight), len(tokens))
+            embeddings = self._embeddings()
+            return last_logits(self.network(inputs_embeds=tokens.to(embeddings.dtype) @ embeddings), len(tokens))
         return last_logits(self.network(tokens), len(tokens))
+
+    def _embeddings(self) -> Tensor:
+        """What the layer gives for every token, (V, d): some networks scale the rows of its weight there."""
+        layer = self.network.get_input_embeddings()
+        embeddings: Tensor = layer(torch.arange(len(layer.weight), device=layer.weight.device))
+        return embeddings
 
 
 class _Places(NamedTuple):

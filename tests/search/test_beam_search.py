@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -161,6 +162,21 @@ def test_bad_input_is_said(search, change, message):
     arguments = {"model": Bigrams(3), "prompts": PROMPT, "k": 2, "max_length": 2} | change
     with pytest.raises(ValueError, match=message):
         search(**arguments)
+
+
+@pytest.mark.parametrize("search", [beam_search, stochastic_beam_search, resampled_beam_search])
+def test_a_mask_with_a_hole_is_refused(search):
+    prompts = torch.zeros(2, 4, dtype=torch.long)
+    mask = torch.tensor([[False, True, True, False], [True, False, True, True]])
+    with pytest.raises(ValueError, match="prompt_mask must leave out padding on either side of a prompt"):
+        search(Bigrams(3), prompts, 2, 2, prompt_mask=mask)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    model, prompt = Bigrams(3), torch.tensor([[0]])
+    found = beam_search(model, prompt, np.int64(2), np.int32(3), eos=np.int64(1))
+    assert torch.equal(found.tokens, beam_search(model, prompt, 2, 3, eos=1).tokens)
+    assert beam_search(model, prompt, np.int64(5), 1).mask.tolist() == [[True, True, True, False, False]]
 
 
 def test_bad_adapters_are_said():

@@ -93,6 +93,34 @@ def test_soft_tokens_of_networks_are_their_tokens_where_they_are_one_hot():
     torch.testing.assert_close(SoftTokens(llama)(one_hot), NextToken(llama)(tokens))
 
 
+class ScaledEmbedding(torch.nn.Embedding):
+    """As Gemma's: what it gives is not the rows of its weight."""
+
+    def forward(self, input):
+        return 3 * super().forward(input)
+
+
+class ScaledNetwork(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = ScaledEmbedding(6, 4), torch.nn.Linear(4, 6)
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def forward(self, tokens=None, inputs_embeds=None):
+        return self.head((self.embedding(tokens) if inputs_embeds is None else inputs_embeds).cumsum(1))
+
+
+def test_soft_tokens_are_mixed_as_the_embedding_layer_gives_them():
+    torch.manual_seed(0)
+    network, tokens = ScaledNetwork(), torch.tensor([[1, 2, 5], [0, 4, 3]])
+    one_hot = torch.nn.functional.one_hot(tokens, 6).float()
+    torch.testing.assert_close(SoftTokens(network)(one_hot), NextToken(network)(tokens))
+    SoftTokens(network)(one_hot).sum().backward()
+    assert bool((network.embedding.weight.grad != 0).any())
+
+
 def test_a_network_learns_through_the_beam():
     """Gradient steps on the expected last token of the best place make beam search end with it."""
     logits = torch.zeros(4, 4, dtype=torch.float64, requires_grad=True)

@@ -251,3 +251,5 @@ def test_bad_parts_and_values_are_said():
         estimate(beam, torch.zeros(2))
     with pytest.raises(ValueError, match="values must be floating-point"):
         estimate(beam, torch.zeros(1, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="beam must be a SampledBeam, drawn with known probabilities, got Beam"):
+        estimate(beam_search(model, PROMPT, 2, 2), torch.zeros(1, 2))
