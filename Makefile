@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 COVERED := $(foreach part,functional sampling relaxations distributions estimators search nn metrics kernels distributed,tests/$(part) sparsek/$(part)) \
   tests/test_constraints.py sparsek/constraints.py
 
-.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-routers routers pooling figures examples fresh matrix coverage mutation clean
+.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-smoke routers pooling figures examples fresh matrix coverage mutation clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,17 +69,15 @@ bench: $(VENV)/.peers  ## everything measured on the CPU: results, tables and fi
 	$(BIN)/python benchmarks/dispatch.py
 	$(MAKE) figures
 
-gpu: $(VENV)/.peers  ## everything measured on a CUDA device, then its tests
-	$(BIN)/python benchmarks/relaxations.py --device cuda
-	$(BIN)/python benchmarks/samplers.py --device cuda
-	$(BIN)/python benchmarks/growth.py --device cuda
-	$(BIN)/python benchmarks/dispatch.py --device cuda
+gpu: $(VENV)/.peers  ## everything measured on a CUDA device, then its tests; goes on where it stopped: CORPORA=folder ACTIVATIONS=folder
+	$(BIN)/python benchmarks/gpu.py $(if $(CORPORA)$(ACTIVATIONS),--data) $(if $(CORPORA),corpora=$(CORPORA)) \
+	  $(if $(ACTIVATIONS),activations=$(ACTIVATIONS))
 	$(MAKE) figures
-	$(BIN)/sparsek fit -c configs/moe/text.yaml -c configs/moe/large.yaml -c configs/selector/sigmoid_topk.yaml
-	$(if $(CORPORA),$(MAKE) gpu-routers)
-	$(MAKE) test-gpu
 
-gpu-routers: $(VENV)/.peers  ## the comparison of routers on a larger model and a CUDA device: CORPORA=folder
+gpu-smoke: $(VENV)/.dev  ## every part of `make gpu`, small, on the CPU
+	$(BIN)/python -m pytest -q -m slow tests/benchmarks/test_gpu_parts.py
+
+routers: $(VENV)/.peers  ## the comparison of routers on a larger model and a CUDA device: CORPORA=folder
 	$(BIN)/python experiments/01_routers/run.py --corpora $(CORPORA) --grid experiments/01_routers/gpu.yaml \
 	  --results experiments/01_routers/results-gpu.csv
 

@@ -28,6 +28,8 @@ def environment(device: str) -> dict[str, str]:
         "threads": "" if cuda else str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda or "" if cuda else "",
+        "driver": driver() if cuda else "",
         "triton": _version("triton"),
         "compiler": _compiler(),
         "allocator": " ".join(
@@ -36,6 +38,12 @@ def environment(device: str) -> dict[str, str]:
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+@cache
+def driver() -> str:
+    """Return the version of the CUDA driver; "" where nothing says it."""
+    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
 
 
 def slug(device: str) -> str:
@@ -71,7 +79,7 @@ def _instructions() -> str:
 
 def _capability() -> str:
     major, minor = torch.cuda.get_device_capability()
-    return f"sm_{major}{minor}, CUDA {torch.version.cuda}"
+    return f"sm_{major}{minor}"
 
 
 def _version(package: str) -> str:

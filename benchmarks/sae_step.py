@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from command import arguments
 from environment import pin, slug
+from memory import peak_bytes
 from peer_steps import Reported, peer_steps
 from results import Row, write
 from timing import Call, interleave, stopwatch_of
@@ -32,7 +33,8 @@ from sparsek.nn import AbsTopK, BatchTopK, LatentSelection, NestedTopK, RandomK,
 
 K, TOKENS = 32, 1024
 SIZES = {24_576: 768, 3_072: 384}
-"""d_sae to d_in."""
+LARGE = {65_536: 768}
+"""d_sae to d_in; the large ones are measured where they are asked for."""
 DENSE = "dense reference", "eager"
 Key = tuple[str, str]
 
@@ -68,10 +70,15 @@ def sparse_loss(sae: SparseAutoencoder, x: Tensor) -> Tensor:
     return sae.loss(sae(x), x)
 
 
+def width(d_sae: int) -> int:
+    """Return the width of the tokens."""
+    return (SIZES | LARGE).get(d_sae, 64)
+
+
 def calls(d_sae: int, k: int, device: str, *, alone: bool = False) -> dict[Key, Call]:
     """Return the steps of one size; of ours in the fastest execution alone, or in all."""
     torch.manual_seed(0)
-    d_in = SIZES.get(d_sae, 64)
+    d_in = width(d_sae)
     x = torch.randn(TOKENS, d_in, device=device)
     dense = DenseAutoencoder(d_in, d_sae, TopK(k)).to(device)
     runs = {DENSE: Call(step(dense, dense.step, x))}
@@ -97,19 +104,24 @@ def executions(device: str) -> list[Backend]:
     return [b for b in (Backend.EAGER, Backend.NATIVE) if b is Backend.EAGER or (device == "cpu" and available(b))]
 
 
-def measure(sizes: list[int], k: int, device: str, budget: float, peers: Path | None = None) -> Iterator[Row]:
-    """Yield a row for each step."""
+def measure(
+    sizes: list[int], k: int, device: str, budget: float, peers: Path | None = None, *, memory: bool = False
+) -> Iterator[Row]:
+    """Yield a row for each step; of our own with the most bytes alive at once, beyond weights and Adam's moments, if asked for."""
     clock = stopwatch_of(device) if peers is None else Reported()
     for d_sae in sizes:
-        plan = {"d_in": SIZES.get(d_sae, 64), "d_sae": d_sae, "k": k, "tokens": TOKENS}
+        plan = {"d_in": width(d_sae), "d_sae": d_sae, "k": k, "tokens": TOKENS}
+        own = calls(d_sae, k, device, alone=peers is not None)
         with peer_steps(peers, plan) as others:
-            medians = interleave(calls(d_sae, k, device, alone=peers is not None) | others, clock, budget)
+            medians = interleave(own | others, clock, budget)
+        peaks = {key: peak_bytes(call, device) for key, call in own.items()} if memory else {}
         reference = medians[DENSE].seconds
         for (operation, execution), median in medians.items():
             seconds = median.seconds
             yield Row(
                 *(operation, execution, "step", TOKENS, d_sae, k, "float32", seconds, median.rounds),
                 ratio=seconds / reference,
+                peak_bytes=peaks.get((operation, execution)),
             )
 
 
@@ -123,9 +135,10 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, print and write."""
     parser = arguments(__doc__)
     parser.add_argument(
-        "--sizes", nargs="*", type=int, default=[*SIZES], help="d_sae; d_in is 768, 384, or 64 for others"
+        "--sizes", nargs="*", type=int, default=[*SIZES], help="d_sae; d_in is 768, of 3072 384, of others 64"
     )
     parser.add_argument("--k", type=int, default=K)
+    parser.add_argument("--memory", action="store_true", help="measure the peak memory of a step too")
     parser.add_argument("--peers", type=Path, help="folder of the environments that experiments/02_sae/peers.sh made")
     chosen = parser.parse_args(argv)
     if chosen.peers is not None and chosen.device != "cpu":
@@ -136,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(chosen.out) / f"{name}-{slug(chosen.device)}.csv"
     rows: list[Row] = []
     print("| step | execution | d_sae | ms | times faster than dense |\n|---|---|---|---|---|")
-    for row in measure(chosen.sizes, chosen.k, chosen.device, chosen.budget, chosen.peers):
+    for row in measure(chosen.sizes, chosen.k, chosen.device, chosen.budget, chosen.peers, memory=chosen.memory):
         rows.append(row)
         write(path, rows, chosen.device)
         print(line(row), flush=True)

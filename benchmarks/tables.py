@@ -86,7 +86,8 @@ def provenance(results: Results) -> str:
     texts = {name: ", ".join(value for value in found if value) for name, found in values.items()}
     parts = [texts["machine"], texts["instructions"]]
     parts += [f"{texts['threads']} thread" if texts["threads"] else "", f"Python {texts['python']}"]
-    parts += [f"torch {texts['torch']}", f"triton {texts['triton']}" if texts["triton"] else "", texts["compiler"]]
+    parts += [f"torch {texts['torch']}", *(f"{name} {texts[name]}" for name in ("cuda", "driver") if texts.get(name))]
+    parts += [f"triton {texts['triton']}" if texts["triton"] else "", texts["compiler"]]
     parts += [texts.get("allocator", "")]
     parts += [f"commit {texts['commit']}", texts["date"]]
     return "*" + "; ".join(part for part in parts if part) + ".*"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def lines(
     context = (str(step), config, described.stdout.strip(), device, torch.__version__)
     for metric, value in metrics.items():
         yield (row, str(seed), metric, f"{value:.6g}", *context, datetime.date.today().isoformat())
+
+
+def device_text(device: torch.device | str) -> str:
+    """A device in the results: a CUDA device by its name, CUDA and its driver."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return device.type
+    benchmarks = str(Path(__file__).parents[1] / "benchmarks")
+    sys.path.append(benchmarks)
+    from environment import driver  # noqa: PLC0415 - of the benchmarks, where there is a device to describe
+
+    sys.path.remove(benchmarks)
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, driver {driver()}"
 
 
 def append(path: Path, added: Iterator[tuple[str, ...]]) -> None:

@@ -21,12 +21,12 @@ import scale
 import shapes
 import subset
 import torch
-import yaml
 from figure import publish
 from part import Run
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import grid_file
 import results_file
 
 HERE = Path(__file__).parent
@@ -55,20 +55,22 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="by default results.csv, or results-cuda.csv on a GPU")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--device", default="cpu")
+    grid_file.add_argument(parser)
+    parser.add_argument("--measure-only", action="store_true", help="neither figures nor the table of claims")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing after so many")
     arguments = parser.parse_args()
     results = arguments.results or HERE / ("results.csv" if arguments.device == "cpu" else "results-cuda.csv")
     torch.set_num_threads(1)
-    grid, end = yaml.safe_load(arguments.grid.read_text()), time.monotonic() + 60 * arguments.minutes
+    grid, end = grid_file.read(arguments.grid, arguments.set), time.monotonic() + 60 * arguments.minutes
+    device = results_file.device_text(arguments.device)
     for part in arguments.parts:
         for run in tqdm(missing(part, grid, results, arguments.device), desc=part, dynamic_ncols=True):
             if time.monotonic() > end:
                 sys.exit(3)
             metrics = run.measure()
-            results_file.append(
-                results, results_file.lines(run.row, run.seed, metrics, 0, run.config, arguments.device)
-            )
-    print(publish(results, grid))
+            results_file.append(results, results_file.lines(run.row, run.seed, metrics, 0, run.config, device))
+    if not arguments.measure_only:
+        print(publish(results, grid))
 
 
 if __name__ == "__main__":

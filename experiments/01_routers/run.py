@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from figure import draw, tables
 from lightning.pytorch.callbacks import Timer
 from plan import Run, final_runs, tuning_runs
@@ -26,6 +25,7 @@ from plan import Run, final_runs, tuning_runs
 from sparsek.cli import SparsekCLI, run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import grid_file
 import results_file
 
 HERE = Path(__file__).parent
@@ -44,8 +44,7 @@ def execute(todo: Run, text: str) -> tuple[dict[str, float], str]:
         cli = run(["fit", "--allow=st_moe", *todo.words(), *words, f"--trainer.default_root_dir={folder}"])
         measure = cli.trainer.validate if todo.split == "val" else cli.trainer.test
         (measured,) = measure(cli.model, datamodule=cli.datamodule, verbose=False)
-    device = cli.trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = results_file.device_text(cli.trainer.strategy.root_device)
     if todo.split == "test":
         measured = {name.removeprefix("test/"): value for name, value in measured.items()}
         measured["tokens_per_second"] = speed(cli)
@@ -91,13 +90,14 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, required=True, help="folder with the text that grid.yaml names")
     parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml")
     parser.add_argument("--results", type=Path, default=HERE / "results.csv")
+    grid_file.add_argument(parser)
     parser.add_argument("--rows", nargs="+", help="these rows only; by default all")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--wait-while", type=Path, help="start no run while this file is there")
     arguments = parser.parse_args()
     sys.argv = sys.argv[:1]  # LightningCLI is given its words; it must not read ours
     quiet(arguments.threads)
-    grid = yaml.safe_load(arguments.grid.read_text())
+    grid = grid_file.read(arguments.grid, arguments.set)
     text = sources(grid, arguments.corpora)
     rows = arguments.rows or list(grid["rows"])
     for row in rows:

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "01_routers"
-MODULES = ("comparison", "figure", "gradient_error", "plan", "results_file", "run", "st_moe")
+MODULES = ("comparison", "figure", "gradient_error", "grid_file", "plan", "results_file", "run", "st_moe")
 SAE_MODULES = (
     "absorption",
     "causal",
