@@ -19,7 +19,7 @@ _RISE = 0.4
 _BATCHES = 160
 """Most batches of the soft start."""
 
-_BATCHES_AN_ITERATION = 8
+_BATCHES_AN_ITERATION = 20
 """Batches of the soft start for each iteration that follows, so that few iterations are a short run."""
 
 _SETTLED = 5
