@@ -49,6 +49,7 @@ def main() -> int:
     known = _covering(tree, options.folder, again=options.measure)
     rows = {row.identity: row for row in results.read() if row.identity in {mutant.identity for mutant in mutants}}
     left = [m for m in mutants if m.identity not in rows or rows[m.identity].verdict in options.again]
+    left.sort(key=lambda mutant: mutant.identity)  # in no order of files: what is done is a sample, too
     if options.minutes <= 0:
         left = []
     trial.prepare()
