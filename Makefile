@@ -77,10 +77,6 @@ gpu: $(VENV)/.peers  ## everything measured on a CUDA device, then its tests; go
 gpu-smoke: $(VENV)/.dev  ## every part of `make gpu`, small, on the CPU
 	$(BIN)/python -m pytest -q -m slow tests/benchmarks/test_gpu_parts.py
 
-routers: $(VENV)/.peers  ## the comparison of routers on a larger model and a CUDA device: CORPORA=folder
-	$(BIN)/python experiments/01_routers/run.py --corpora $(CORPORA) --grid experiments/01_routers/gpu.yaml \
-	  --results experiments/01_routers/results-gpu.csv
-
 routers: $(VENV)/.peers  ## the comparison of routers on a CPU, one to two hours: CORPORA=folder
 	$(BIN)/python experiments/01_routers/run.py --corpora $(CORPORA)
 	$(BIN)/python experiments/01_routers/gradient_error.py --corpora $(CORPORA) --results runs/gradient_error.csv

@@ -91,9 +91,11 @@ def data(tmp_path_factory):
     """Texts and activations, as small as they may be."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "package").mkdir()
-    for name in ("ca01", "ck01"):
-        (folder / "package" / name).write_text("a text of some words, again and again; " * 200)
-    (folder / "bible.txt").write_text("in the beginning there were some words. " * 2000)
+    for number in range(40):
+        for kind in "ak":
+            (folder / "package" / f"c{kind}{number:02}").write_text(f"text {number} of words, again and again; " * 20)
+    verses = (f"verse {number} of a book that has a great many of them.\n" for number in range(16_000))
+    (folder / "bible.txt").write_text("".join(verses))
     tokens = (torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)) - 1).relu()
     save_file({"activations": tokens[:, :8].contiguous()}, folder / "0.safetensors")
     return [f"corpora={folder}", f"activations={folder}"]
