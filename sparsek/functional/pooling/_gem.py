@@ -90,7 +90,8 @@ def gem_weights(
         >>> gem_weights(torch.tensor([[1.0], [0.5], [2.0], [0.3]]), p=1).squeeze(-1)
         tensor([0.2632, 0.1316, 0.5263, 0.0789])
     """
-    length = x.shape[-2] if x.dim() > 1 else 0
+    check_tokens(x, mask)
+    length = x.shape[-2]
     rows, mask, power = _prepare(x, p, mask, eps, signed)
     keep = kept(rows, mask)
     size = select(signed.magnitudes(rows, eps), keep, 1.0)

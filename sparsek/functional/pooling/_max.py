@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_positive
+from sparsek._validation import check_positive, inspectable
 
 from ._log_mean_power import log_mean_power
 from ._tokens import blank, check_tokens, empty_rows, kept, select, wide, with_a_token
@@ -64,7 +64,8 @@ def log_sum_exp_pool(
 
     A maximum that every token moves: it tends to the maximum as τ → 0. The normalised form does not grow with the length
     and tends to the mean as τ → ∞; it is right there too, without cancellation. The gradient is the softmax of $x/τ$
-    along the tokens. A row without a kept token gives 0.
+    along the tokens. A row without a kept token gives 0. Where the largest kept value is infinite it is the answer, a constant
+    that passes no gradient.
 
     Shape:
         - x: (..., T, D).
@@ -72,7 +73,7 @@ def log_sum_exp_pool(
         - output: (..., D).
 
     Args:
-        x: Tokens, finite, floating point; half precision is computed in float32. Masked ones may hold anything.
+        x: Tokens, floating point; half precision is computed in float32. Masked ones may hold anything.
         mask: True = keep.
         temperature: τ > 0.
         normalised: Whether to divide the sum by the number of tokens.
@@ -96,12 +97,17 @@ def log_sum_exp_pool(
     check_positive("temperature", temperature)
     rows, mask = with_a_token(wide(x), mask)
     scores = _masked_scores(rows, mask)
+    largest = scores.detach().amax(-2, keepdim=True)
+    infinite = largest.isinf()
+    if not inspectable(infinite) or bool(infinite.any()):
+        scores = torch.where(infinite, 0.0, scores)
     if normalised:
-        largest = scores.detach().amax(-2, keepdim=True)
+        reference = torch.where(infinite, 0.0, largest)
         power = rows.new_tensor(1 / temperature)
-        output = largest.squeeze(-2) + log_mean_power(scores - largest, power, kept(rows, mask))
+        output = reference.squeeze(-2) + log_mean_power(scores - reference, power, kept(rows, mask))
     else:
         output = temperature * (scores / temperature).logsumexp(-2)
+    output = torch.where(infinite.squeeze(-2), largest.squeeze(-2), output)
     return blank(output, empty_rows(rows, mask)).to(x.dtype)
 
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from sparsek._validation import check_floating
+
 from ._tokens import blank, check_tokens, count, empty_rows, select, wide, wide_dtype
 
 
@@ -82,6 +84,7 @@ def weighted_pool(x: Tensor, weights: Tensor, mask: Tensor | None = None) -> Ten
         tensor([2.5000, 5.0000])
     """
     check_tokens(x, mask)
+    _check_weights(weights, x)
     weights = wide(weights) if mask is None else torch.where(mask, wide(weights), 0.0)
     return (weights.unsqueeze(-1) * wide(select(x, mask))).sum(-2).to(x.dtype)
 
@@ -109,6 +112,7 @@ def weighted_mean_pool(x: Tensor, weights: Tensor, mask: Tensor | None = None) -
 def normalised_weights(x: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
     """The weights of :func:`weighted_mean_pool`: at least float32, 0 where masked and in empty rows."""
     check_tokens(x, mask)
+    _check_weights(weights, x)
     weights = wide(weights)
     if mask is None:
         return _shares(weights)
@@ -118,7 +122,18 @@ def normalised_weights(x: Tensor, weights: Tensor, mask: Tensor | None = None) -
 
 def mean_weights(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """The weights of :func:`mean_pool`, (..., T): 1/n at the kept tokens, at least float32."""
+    check_tokens(x, mask)
     return normalised_weights(x, x.new_ones(x.shape[:-1], dtype=wide_dtype(x)), mask)
+
+
+def _check_weights(weights: Tensor, x: Tensor) -> None:
+    check_floating("weights", weights)
+    try:
+        fits = torch.broadcast_shapes(weights.shape, x.shape[:-1])[-1] == x.shape[-2]
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"weights must have shape {tuple(x.shape[:-1])}, that of the tokens, got {tuple(weights.shape)}")
 
 
 def _shares(weights: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class RefuseNegative(SignPolicy):
             x = x.masked_fill(x < 0, torch.nan)
         elif _some_negative(x):
             raise ValueError(
-                f"x must be >= 0 for a power mean, got values down to {x.min().item():.6g}; say what negative ones mean by "
+                f"x must be >= 0 for a power mean, got values down to {x[x < 0].min().item():.6g}; say what negative ones mean by "
                 "signed=ClampNegative(), AbsoluteValue() or SignedPower()"
             )
         return x.clamp(min=eps)

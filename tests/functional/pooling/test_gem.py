@@ -239,6 +239,12 @@ def test_a_negative_activation_is_nan_where_values_are_not_looked_at():
     assert output.isnan().tolist() == [[True, False]]
 
 
+def test_a_negative_activation_beside_nan_is_refused():
+    with pytest.raises(ValueError, match="got values down to -1"):
+        gem_pool(torch.tensor([[math.nan, 1.0], [1.0, -1.0]]), 3)
+    assert gem_pool(torch.tensor([[math.nan, 1.0], [1.0, 1.0]]), 3).isnan().tolist() == [True, False]
+
+
 def test_masked_negative_activations_are_not_refused():
     x = torch.tensor([[1.0], [-1.0]])
     assert gem_pool(x, 3, torch.tensor([True, False])).item() == 1

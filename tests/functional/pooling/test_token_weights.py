@@ -69,6 +69,22 @@ def test_log_sum_exp_normalised_is_the_mean_at_large_temperature():
     assert (textbook - mean_pool(x)).abs().max() > 0.05
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_log_sum_exp_of_infinite_values_is_a_constant(normalised):
+    """+inf is the answer of its dimension, -inf counts nothing unless it is all there is; no gradient is NaN."""
+    inf = math.inf
+    x = torch.tensor([[inf, -inf, -inf, 1.0], [0.5, 2.0, -inf, 3.0], [math.nan] * 4], requires_grad=True)
+    y = log_sum_exp_pool(x, torch.tensor([True, True, False]), normalised=normalised)
+    half = math.log(2) if normalised else 0.0
+    assert y[:3].tolist() == pytest.approx([inf, 2.0 - half, -inf])
+    y.sum().backward()
+    slopes = torch.tensor([1.0, 3.0]).softmax(0).tolist()
+    want = torch.tensor([[0.0, 0.0, 0.0, slopes[0]], [0.0, 1.0, 0.0, slopes[1]], [0.0] * 4])
+    torch.testing.assert_close(x.grad, want)
+    mapped = torch.func.vmap(lambda row: log_sum_exp_pool(row, normalised=normalised))(x.detach()[None, :2])
+    torch.testing.assert_close(mapped[0], y.detach())
+
+
 @pytest.mark.parametrize("function", [softmax_weights, gate_weights])
 def test_bad_scores(function):
     with pytest.raises(ValueError, match="scores must"):
