@@ -17,6 +17,9 @@ __all__ = ["forks"]  # a fixture
 pytestmark = pytest.mark.slow
 
 KILLS = 8
+PATIENCE = 20.0
+"""Seconds that a process has to end by itself once the other is gone; then it is killed, as launchers do it."""
+
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 
 
@@ -42,8 +45,13 @@ def kill(processes, victims, moment, folder, goal):
         alive = alive and wait_for(lambda: being_written(folder), processes[0])
     else:
         time.sleep(moment)
-    for victim in victims if alive else ():
-        os.kill(processes[victim], signal.SIGKILL)
+    if alive:
+        for victim in victims:
+            os.kill(processes[victim], signal.SIGKILL)
+        end = time.monotonic() + PATIENCE
+        for process in {*processes} - {processes[victim] for victim in victims}:
+            if wait_for(lambda: time.monotonic() > end, process):  # it had not met the other yet
+                os.kill(process, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("task", TASKS)
