@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_floating, values_visible
+from sparsek._validation import check_dim, check_floating, values_visible
 from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design, Pivotal
 
@@ -92,6 +92,8 @@ class PathwiseEstimator(Estimator, ABC):
 def refuse_real(k: float | Tensor, part: str, instead: str) -> None:
     """Refuse a k that is not whole, or may become so by training, for a `part` that cannot take it."""
     if isinstance(k, Tensor):
+        if k.is_complex() or k.dtype == torch.bool:
+            raise ValueError(f"k must be a real number, got dtype {k.dtype}")
         real = k.requires_grad or (values_visible(k) and bool((k != k.round()).any()))
         got = "a tensor with a gradient" if k.requires_grad else "a tensor of real numbers"
     else:
@@ -103,6 +105,7 @@ def refuse_real(k: float | Tensor, part: str, instead: str) -> None:
 def widen(input: Tensor) -> Tensor:
     """`input` in float32 or better: probabilities rounded to half precision do not sum to k."""
     check_floating("input", input)
+    check_dim("input", input, -1)
     return input.to(torch.promote_types(input.dtype, torch.float32))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sparsek._validation import check_count
 from sparsek.relaxations import Relaxation
 from sparsek.sampling import Design
 
@@ -75,8 +76,7 @@ class LossEstimator(Estimator, ABC):
             ValueError: If the parts do not fit together, or an argument or what `fn` returns is out of range.
         """
         self.check(k, relaxation)
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_count("num_samples", num_samples)
         law = self.resolve_design(design)
         probs = relaxation(widen(input), k, mask=mask, generator=generator)
         draw = law.draw(probs.detach(), (num_samples,), k=fixed(k), generator=generator)

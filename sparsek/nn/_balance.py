@@ -9,6 +9,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from ._routing import rows_of
+
 Average = Callable[[Tensor], Tensor]
 """The mean over the processes of a data-parallel run of a tensor that needs no gradient."""
 
@@ -97,7 +99,7 @@ def mean_of_tokens(values: Tensor, routed: Routed, average: Average) -> Tensor:
     """The mean over real tokens of values (..., c), where processes share the tokens; 0 if there is none."""
     kept = values if routed.mask is None else values.masked_fill(~routed.mask[..., None], 0)
     number = average(routed.tokens.to(values.dtype))
-    return kept.flatten(0, -2).sum(0) / number.masked_fill(number == 0, 1)
+    return rows_of(kept).sum(0) / number.masked_fill(number == 0, 1)
 
 
 def _check_coefficient(coefficient: float) -> None:

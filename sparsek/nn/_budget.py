@@ -13,6 +13,7 @@ from sparsek._validation import check_positive
 from ._adaptive import threshold
 from ._balance import Balancer, Routed
 from ._quantile import excess_margin, margin_counts
+from ._routing import rows_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class BudgetBalance(Balancer):
 
     def measure(self, routed: Routed) -> Tensor:
         """Counts of margins, then the slots taken and, the same for all experts, those of the budget: (experts, 194)."""
-        scores = routed.scores.flatten(0, -2)
+        scores = rows_of(routed.scores)
         margins = scores - threshold(scores, routed.k)
         counts = margin_counts(margins, margins > 0, routed.mask)
         budget = (routed.k * routed.tokens).expand_as(routed.load)

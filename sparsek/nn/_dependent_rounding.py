@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsek.sampling import dependent_rounding
 
 from ._gate import Gate
+from ._routing import rows_of
 from ._selection import Sampled, Selection, top_indices
 
 
@@ -61,6 +62,6 @@ class DependentRounding(Selection):
         if not training:
             return top_indices(scores, k)
         real = mask.flatten()
-        probs = marginals.flatten(0, -2).masked_fill(~real[:, None], 0)
+        probs = rows_of(marginals).masked_fill(~real[:, None], 0)
         sample = dependent_rounding(probs, k=real * k, generator=generator)
         return top_indices(sample, k).view(*marginals.shape[:-1], k)

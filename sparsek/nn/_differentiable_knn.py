@@ -188,3 +188,11 @@ def _check(queries: Tensor, references: Tensor, values: Tensor) -> None:
     for name, tensor in (("queries", queries), ("references", references), ("values", values)):
         if values_visible(tensor) and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} must be finite, got NaN or infinite entries")
+        most = math.sqrt(
+            torch.finfo(torch.promote_types(queries.dtype, torch.float32)).max / (8 * max(queries.shape[-1], 1))
+        )
+        if name != "values" and tensor.numel() and values_visible(tensor) and tensor.detach().abs().max().item() > most:
+            largest = tensor.detach().abs().max().item()
+            raise ValueError(
+                f"{name} must lie within ±{most:.1e}, whose squares are finite, got entries up to {largest:.1e}"
+            )

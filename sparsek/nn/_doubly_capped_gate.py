@@ -12,6 +12,7 @@ from sparsek._validation import check_positive
 from sparsek.functional import doubly_capped, sigmoid_topk
 
 from ._gate import Gate
+from ._routing import rows_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class DoublyCappedGate(Gate):
 
     def batch_marginals(self, logits: Tensor, k: int, mask: Tensor) -> Tensor:
         """Doubly capped over the real tokens; k / experts at others, whose logits must be finite."""
-        tokens, experts = logits.flatten(0, -2), logits.shape[-1]
+        tokens, experts = rows_of(logits), logits.shape[-1]
         real = mask.flatten()
         capacity = None if self.factor == 1 else (self.factor * k / experts * real.sum()).expand(experts)
         probs = doubly_capped(

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsek._validation import check_positive
 
 from ._gate import Gate
+from ._routing import rows_of
 from ._selection import Selection, padded
 
 
@@ -68,7 +69,7 @@ class ExpertChoice(Selection):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Let every expert take its tokens."""
-        return padded(self._taken(marginals.flatten(0, -2), mask.flatten(), k).view(marginals.shape))
+        return padded(self._taken(rows_of(marginals), mask.flatten(), k).view(marginals.shape))
 
     def _taken(self, marginals: Tensor, mask: Tensor, k: int) -> Tensor:
         """(T, E) bool: which expert takes which token."""

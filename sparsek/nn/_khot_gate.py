@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sparsek._validation import check_positive
+from sparsek._validation import check_floating, check_positive
 from sparsek.estimators import PathwiseEstimator, StraightThrough
 from sparsek.functional import topk_mask
 from sparsek.relaxations import Relaxation, SigmoidTopK
@@ -139,7 +139,13 @@ class KHotGate(nn.Module):
         Args:
             input: Features.
             generator: Source of randomness; not read in eval mode.
+
+        Raises:
+            ValueError: If `input` is not floating-point or has another number of features.
         """
+        check_floating("input", input)
+        if input.shape[-1:] != (self.num_features,):
+            raise ValueError(f"input must have shape (..., {self.num_features}), got {tuple(input.shape)}")
         return input * self.mask(input, generator).to(input.dtype)
 
     def _best(self, logits: Tensor) -> Tensor:

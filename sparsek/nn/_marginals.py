@@ -37,7 +37,7 @@ class Marginals(PathwiseEstimator):
 
     def check(self, k: float | Tensor, relaxation: Relaxation) -> None:
         """Refuse a real k that the relaxation cannot take."""
-        real = k.is_floating_point() if isinstance(k, Tensor) else not float(k).is_integer()
+        real = k.is_floating_point() if isinstance(k, Tensor) else isinstance(k, float) and not k.is_integer()
         if real and not relaxation.real_k:
             raise ValueError(f"k must be a whole number for {type(relaxation).__name__}, got {k}; use SigmoidTopK()")
 

@@ -13,7 +13,7 @@ from ._capacity import Capacity
 from ._dispatch import Dispatch, dispatch
 from ._experts import Experts
 from ._router import Router
-from ._routing import Routing
+from ._routing import Routing, rows_of
 from ._slot_outputs import SlotOutputs
 
 
@@ -116,9 +116,9 @@ class MixtureOfExperts(nn.Module):
             The output and the routing.
         """
         routing = self.router(input, mask, generator)
-        indices, weights = routing.indices.flatten(0, -2), routing.weights.flatten(0, -2)
+        indices, weights = rows_of(routing.indices), rows_of(routing.weights)
         run = self._run_outside if torch.compiler.is_compiling() else self._run
-        output, plan, ran = run(input.flatten(0, -2), indices, weights)
+        output, plan, ran = run(rows_of(input), indices, weights)
         output, routing = output.view(input.shape), self._report(routing, plan)
         if isinstance(self.router, Router):
             output, routing = self.router.complete(output, routing, ran)

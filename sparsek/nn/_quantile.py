@@ -12,6 +12,7 @@ from sparsek._validation import check_positive
 
 from ._balance import Balancer, Routed
 from ._bias import centred
+from ._routing import rows_of
 
 PER_SIDE = 96
 SMALLEST, LARGEST = -4.0, 4.0  # decades
@@ -50,7 +51,7 @@ class QuantileBalance(Balancer):
 
     def measure(self, routed: Routed) -> Tensor:
         """Counts of margins, (experts, 192): the unchosen from the far side up, then the chosen."""
-        rows, k = routed.scores.flatten(0, -2), routed.k
+        rows, k = rows_of(routed.scores), routed.k
         experts = rows.shape[-1]
         best = rows.topk(min(k + 1, experts))
         chosen = torch.zeros_like(rows, dtype=torch.bool).scatter(-1, best.indices[:, :k], True)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_floating, check_token_mask
 from sparsek.functional import expert_load
 
 from ._balance import Balancer, NoBalance, Routed, alone
@@ -17,7 +17,7 @@ from ._gate import Gate, SigmoidTopKGate
 from ._gradient import Gated, Gradient, TopKOnly
 from ._gradient_absent import RunAllBackward
 from ._output_mean import OutputMean
-from ._routing import ExpertOutputs, Routing
+from ._routing import ExpertOutputs, Routing, rows_of
 from ._selection import HardTopK, Selection, marginals_of
 
 
@@ -165,11 +165,7 @@ class Router(nn.Module):
         check_floating("input", input)
         if input.shape[-1:] != (self.d_model,):
             raise ValueError(f"input must have shape (..., {self.d_model}), got {tuple(input.shape)}")
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != input.shape[:-1]):
-            raise ValueError(
-                f"mask must be boolean of shape {tuple(input.shape[:-1])}, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+        check_token_mask("mask", mask, input.shape[:-1])
 
     def _logits(self, input: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and which tokens are real with finite ones; the logits of all others are 0, without gradient."""
@@ -222,7 +218,7 @@ class Router(nn.Module):
             routing = routing._replace(stats=routing.stats | {"output_sum": total.detach(), "output_count": count})
         if routing.absent is None:
             return output, routing
-        weights, means = routing.absent.flatten(0, -2), self.output_mean
+        weights, means = rows_of(routing.absent), self.output_mean
         rest = means(weights) if means is not None else RunAllBackward.apply(weights, self.d_model, outputs)
         return output + rest.view(output.shape).to(output.dtype), routing
 

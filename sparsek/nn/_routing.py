@@ -7,6 +7,11 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
+def rows_of(tensor: Tensor) -> Tensor:
+    """(..., c) as (rows, c): one row for a single token, none for no token."""
+    return tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
+
+
 class Routing(NamedTuple):
     """What a router decides for tokens of shape (...): the only thing that a mixture of experts needs to know."""
 

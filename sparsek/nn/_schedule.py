@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Self, TypeVar
 
 import torch
@@ -47,6 +48,9 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         check_positive("start", self.start)
         check_positive("end", self.end)
+        for name in ("begin", "until"):
+            if not isinstance(getattr(self, name), Real):
+                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
         if not 0 <= self.begin < self.until <= 1:
             raise ValueError(f"begin and until must satisfy 0 <= begin < until <= 1, got {self.begin} and {self.until}")
 

@@ -211,7 +211,12 @@ def pursuit(draw: Draw, name: str) -> Case:
                 (input.double() - dense(before.values, before.indices, n).double() @ dictionary.double()).square().sum()
             )
             holds(rest.double().square().sum() <= error + 1e-3 * scale, "the sweep made the error larger")
-            close(rest, input.double() - dense(code.values, code.indices, n).double() @ found.double(), torch.float32, 1 + float(input.abs().max()))
+            close(
+                rest,
+                input.double() - dense(code.values, code.indices, n).double() @ found.double(),
+                torch.float32,
+                1 + float(input.abs().max()),
+            )
 
         del given["k"]
         return made(draw, update, given, improved, bad, words=words)

@@ -13,7 +13,7 @@ from sparsek import distributions as SD
 from sparsek import sampling as SS
 from sparsek.constraints import capped_simplex, k_hot
 from tests.fuzz.calls import Bad, made
-from tests.fuzz.design_cases import NO_FORMULA, WRONG_SHAPES, probabilities, wrong_probs, wrong_size
+from tests.fuzz.design_cases import NO_FORMULA, probabilities, wrong_probs, wrong_size
 from tests.fuzz.harness import Case, holds
 from tests.fuzz.relaxation_cases import legal_k
 from tests.fuzz.subjects import enter

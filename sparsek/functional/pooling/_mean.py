@@ -133,7 +133,9 @@ def _check_weights(weights: Tensor, x: Tensor) -> None:
     except RuntimeError:
         fits = False
     if not fits:
-        raise ValueError(f"weights must have shape {tuple(x.shape[:-1])}, that of the tokens, got {tuple(weights.shape)}")
+        raise ValueError(
+            f"weights must have shape {tuple(x.shape[:-1])}, that of the tokens, got {tuple(weights.shape)}"
+        )
 
 
 def _shares(weights: Tensor) -> Tensor:
