@@ -19,7 +19,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import results_file
 
 HERE = Path(__file__).parent
-COLOURS = ("#2f5d9b", "#6c5b9b", "#7fa3d1", "#0b7a75", "#a31f34", "#d98c99", "#c8611b", "#8a5a9e", "#8a8a8a")
+COLOURS = (
+    *(
+        "#2f5d9b",
+        "#7fa3d1",
+        "#4aa3df",
+        "#c8611b",
+        "#1b2a49",
+        "#a31f34",
+        "#d98c99",
+        "#6b1020",
+        "#0b7a75",
+        "#6fb98f",
+        "#8a8a8a",
+    ),
+    "#b8860b",
+)
 
 
 def publish(results: Path, grid: Mapping[str, Any]) -> str:
@@ -83,7 +98,7 @@ def _denoising(found: Results, grid: Mapping[str, Any]) -> str:
 
 def draw(found: Results, grid: Mapping[str, Any], path: Path) -> None:
     """Error against seconds for each k, and atoms found against noise."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for row, colour in zip(grid["rows"], cycle(COLOURS), strict=False):
         points = [
@@ -111,11 +126,11 @@ def draw(found: Results, grid: Mapping[str, Any], path: Path) -> None:
             right.errorbar(levels, means, widths, fmt="o-", color=colour, label=row, capsize=2)
     left.set(xscale="log", yscale="log", xlabel="seconds to learn, one core", ylabel="share of squared norm left, test")
     if left.lines:
-        left.legend(fontsize=7)
+        left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     right.axhline(0.95, color="black", lw=0.8, ls=":")
     right.set(xlabel="signal to noise, dB", ylabel="planted atoms found", ylim=(0, 1.03))
     if right.lines:
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130, metadata={"Software": None})
