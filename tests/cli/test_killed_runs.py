@@ -77,7 +77,10 @@ def nearest_neighbours(folder):
 
 
 def sparse_network(folder):
-    return [*configs("sparse_networks/digits", "sparse_networks/sampled"), "--trainer.max_steps=150"]
+    return [
+        *configs("sparse_networks/mnist", "sparse_networks/digits", "sparse_networks/sampled"),
+        "--trainer.max_steps=150",
+    ]
 
 
 TASKS = {
