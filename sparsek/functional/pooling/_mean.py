@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -58,7 +56,7 @@ def mean_sqrt_len_pool(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     check_tokens(x, mask)
     n = count(x, mask)
-    return (_sum(x, mask) / (n.sqrt() if isinstance(n, Tensor) else math.sqrt(n))).to(x.dtype)
+    return (_sum(x, mask) / n**0.5).to(x.dtype)
 
 
 def weighted_pool(x: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:

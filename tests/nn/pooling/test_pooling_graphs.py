@@ -78,6 +78,18 @@ def test_exports_with_dynamic_batch_and_length(case):
         torch.testing.assert_close(program.module()(*arguments), pool(*arguments))
 
 
+@some({"mean-sqrt-len"})
+def test_maps_of_any_size_export_without_a_mask(case):
+    pool, size = case.build(torch.float32), torch.export.Dim
+    example = tokens(case, 2, D, 3, 4, dtype=torch.float32)
+    program = torch.export.export(
+        pool, (example,), dynamic_shapes=({2: size("H", min=2, max=64), 3: size("W", min=2, max=64)},)
+    )
+    for shape in ((3, 4), (9, 2)):
+        x = tokens(case, 2, D, *shape, dtype=torch.float32, seed=1)
+        torch.testing.assert_close(program.module()(x), pool(x))
+
+
 @some({"gem"})
 def test_onnx_agrees(case):
     pytest.importorskip("onnxscript")
