@@ -124,7 +124,9 @@ def test_single_precision_stays_single():
 
 
 @pytest.mark.parametrize(
-    "X", [np.zeros((20, 5)), np.ones((20, 5)), np.eye(5)[:3]], ids=["zeros", "constant", "fewer rows than atoms"]
+    "X",
+    [np.eye(5)[:3], np.ones((1, 5)), np.eye(5)[[0, 0, 1]]],
+    ids=["fewer rows than atoms", "one row", "few that differ"],
 )
 def test_poor_rows_give_a_dictionary_of_directions(X):
     model = KSVD(8, 2, max_iter=8, random_state=0).fit(X)
@@ -143,6 +145,9 @@ def test_bad_input_is_refused():
         KSVD(2, 3).fit(X)
     with pytest.raises(ValueError, match="contains NaN"):
         KSVD(3, 1).fit(np.where(X > 2, np.nan, X))
+    for X_constant in (np.zeros((20, 5)), np.ones((20, 5)), np.tile(X[:1], (9, 1)), np.zeros((1, 5))):
+        with pytest.raises(ValueError, match=f"X must not be constant, got {len(X_constant)} equal rows"):
+            KSVD(3, 1).fit(X_constant)
     with pytest.raises(ValueError, match="The 'k' parameter of KSVD"):
         KSVD(3, 0).fit(X)
     with pytest.raises(ValueError, match="4 columns, but there are 3 atoms"):

@@ -66,6 +66,24 @@ def test_bad_arguments_are_named(arguments, message):
         LearnedDictionary(**arguments).fit(np.eye(5))
 
 
+def test_constant_rows_are_refused():
+    with pytest.raises(ValueError, match="X must not be constant, got 9 equal rows"):
+        LearnedDictionary(n_atoms=3, k=1).fit(np.full((9, 4), 2.0))
+
+
+@pytest.mark.parametrize("exponent", [-110, -80, 60, 110])
+def test_the_scale_of_rows_does_not_matter(patches, exponent):
+    rows = patches[0][:200].astype(np.float64)
+    settings = {"n_atoms": 12, "k": 2, "max_steps": 20, "random_state": 0}
+    plain, scaled = (LearnedDictionary(**settings).fit(rows * scale) for scale in (1.0, 2.0**exponent))
+    assert np.array_equal(plain.components_, scaled.components_)
+    assert plain.error_ == scaled.error_
+    code = plain.autoencoder_.encode(torch.from_numpy(rows).float(), k=2)
+    larger = scaled.autoencoder_.encode(torch.from_numpy(rows * 2.0**exponent).float(), k=2)
+    assert torch.equal(larger.indices, code.indices)
+    torch.testing.assert_close(larger.values / 2.0**exponent, code.values, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("arguments", [{"size": 1}, {"size": 400}, {"train": 0}, {"held_out": -1}, {"batch_size": 0}])
 def test_bad_patches_are_named(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -24,6 +24,12 @@ def _tensor(X: Array) -> Tensor:
     return torch.tensor(X)  # a copy: arrays may be read-only
 
 
+def _check_varying(X: Array) -> None:
+    """Refuse rows that are all equal, or a row of zeros: nothing is to be learned of them."""
+    if (X[0] == X).all() and (len(X) > 1 or not X.any()):
+        raise ValueError(f"X must not be constant, got {len(X)} equal rows")
+
+
 class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Learn a dictionary of which every row uses at most k atoms: $\min_{D, C} ‖X − CD‖²$ with $‖c_t‖_0 ≤ k$, $‖d_j‖ = 1$.
 
@@ -59,7 +65,7 @@ class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         feature_names_in_: Names of the columns, where `fit` was given any.
 
     Raises:
-        ValueError: As scikit-learn does; and if k is larger than the number of atoms.
+        ValueError: As scikit-learn does; if k is larger than the number of atoms; and if all rows are equal.
 
     Example:
         >>> import numpy as np
@@ -117,6 +123,7 @@ class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: None = None) -> Self:
         """Learn the dictionary of the rows of X (rows, columns). y is not used."""
         X = validate_data(self, X, dtype=[np.float64, np.float32])
+        _check_varying(X)
         n_atoms = X.shape[1] if self.n_atoms is None else int(self.n_atoms)
         k = self._k(X.shape[1], n_atoms)
         recipe = Recipe(n_atoms, k, self.max_iter, self.tol, bool(self.exact), bool(self.soft_start))

@@ -22,7 +22,7 @@ from sparsek.nn import LatentSelection, RelaxedTopK, SparseAutoencoder
 from sparsek.tasks import SparseAutoencoderTask, SquaredError
 
 from ._atoms import first_atoms
-from ._ksvd import KSVD
+from ._ksvd import KSVD, _check_varying
 from ._training import _one_thread, _quiet
 
 
@@ -56,7 +56,7 @@ class LearnedDictionary(KSVD):
         feature_names_in_: Names of the columns, where `fit` was given any.
 
     Raises:
-        ValueError: As scikit-learn does; and if k is larger than the number of atoms.
+        ValueError: As scikit-learn does; if k is larger than the number of atoms; and if all rows are equal.
 
     Example:
         >>> import numpy as np
@@ -105,11 +105,13 @@ class LearnedDictionary(KSVD):
     def fit(self, X: Any, y: None = None) -> Self:
         """Learn the dictionary of the rows of X (rows, columns). y is not used."""
         X = validate_data(self, X, dtype=[np.float64, np.float32])
+        _check_varying(X)
         n_atoms = X.shape[1] if self.n_atoms is None else int(self.n_atoms)
         k = self._k(X.shape[1], n_atoms)
-        rows = torch.tensor(X)
+        exponent = int(np.frexp(np.abs(X).max())[1])
+        rows = torch.from_numpy(np.ldexp(X, -exponent))  # near 1, so that no square overflows or vanishes
         task = self._trained(rows.float(), n_atoms, k, check_random_state(self.random_state).randint(2**31))
-        self.autoencoder_ = task.exported()
+        self.autoencoder_ = _in_units_of(exponent, task.exported())
         atoms = F.normalize(self.autoencoder_.decoder_weight.detach().to(rows.dtype), dim=-1)
         left = rows - sparse_decode(*orthogonal_matching_pursuit(rows, atoms, k), atoms)
         total = float(rows.double().square().sum())
@@ -149,3 +151,11 @@ class LearnedDictionary(KSVD):
             enable_checkpointing=False,
             enable_model_summary=False,
         )
+
+
+@torch.no_grad()
+def _in_units_of(exponent: int, autoencoder: SparseAutoencoder) -> SparseAutoencoder:
+    """The autoencoder of rows that are 2 to the exponent times as large: its latents are, too."""
+    for bias in (autoencoder.encoder_bias, autoencoder.decoder_bias):
+        bias.mul_(2.0**exponent)
+    return autoencoder
