@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from sparsek._validation import check_whole_numbers
 from sparsek.functional import expert_load
 
 from ._expert_load import check_layers, check_sizes
@@ -51,6 +52,14 @@ class DomainLoad(Metric):
     def update(self, indices: Sequence[Tensor], domain: Tensor, mask: Tensor | None = None) -> None:
         """Add one batch."""
         check_layers("indices", indices, self.num_layers)
+        check_whole_numbers("domain", domain)
+        for layer_indices in indices:
+            check_whole_numbers("indices", layer_indices)
+            if layer_indices.shape[: domain.dim()] != domain.shape:
+                shapes = tuple(domain.shape), tuple(layer_indices.shape)
+                raise ValueError(
+                    f"domain must have the leading shape of indices, got {shapes[0]} for indices {shapes[1]}"
+                )
         for row_domain in domain.unique().tolist():
             if not 0 <= row_domain < self.num_domains:
                 raise ValueError(f"domain must lie in [0, {self.num_domains - 1}], got {row_domain}")

@@ -13,6 +13,8 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP
 from torchmetrics.utilities import dim_zero_cat
 
+from sparsek._validation import check_floating, check_numbers
+
 
 class EmbeddingMetric(Metric, ABC):
     """Keeps the embeddings of all rows with their labels; a subclass looks at all pairs of different rows at the end."""
@@ -30,6 +32,8 @@ class EmbeddingMetric(Metric, ABC):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def _keep(self, embeddings: Tensor, labels: Tensor) -> None:
+        check_floating("embeddings", embeddings)
+        check_numbers("labels", labels)
         if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1]:
             raise ValueError(
                 f"embeddings and labels must have shapes (B, D) and (B,), got {tuple(embeddings.shape)} and {tuple(labels.shape)}"
@@ -109,7 +113,7 @@ class SameLabelAUROC(_ByLabel):
     def _measure(self, cosines: Tensor, labels: Tensor) -> Tensor:
         first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
         same = (labels[first] == labels[second]).long()
-        if same.min() == same.max():
+        if same.numel() == 0 or same.min() == same.max():
             return cosines.new_full((), torch.nan)
         area: Tensor = binary_auroc(cosines[first, second].clamp(-1, 1) / 2 + 0.5, same)
         return area
@@ -136,6 +140,11 @@ class RatedSpearman(EmbeddingMetric):
 
     def update(self, embeddings: Tensor, labels: Tensor, ratings: Tensor) -> None:
         """Add one batch: embeddings (B, D), labels (B,), ratings (B, n)."""
+        check_floating("ratings", ratings)
+        if ratings.dim() != 2 or ratings.shape[:1] != labels.shape:
+            raise ValueError(
+                f"ratings must have shape (B, n), got {tuple(ratings.shape)} for {tuple(labels.shape)} labels"
+            )
         self._keep(embeddings, labels)
         self.ratings.append(ratings)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from sparsek._validation import check_dim, check_floating, check_token_mask
 from sparsek.functional import SparseCode
 from sparsek.functional._latent_measures import num_tokens
 
@@ -48,7 +50,7 @@ class L0Threshold(Metric):
 
     def __init__(self, l0s: Sequence[float]) -> None:
         super().__init__()
-        if not l0s or not all(l0 > 0 for l0 in l0s):
+        if not l0s or not all(isinstance(l0, Real) and l0 > 0 for l0 in l0s):
             raise ValueError(f"l0s must be numbers above 0, at least one, got {tuple(l0s)}")
         self.l0s = tuple(l0s)
         self.add_state("counts", torch.zeros(_BINS, dtype=torch.int64), dist_reduce_fx="sum")
@@ -56,7 +58,12 @@ class L0Threshold(Metric):
 
     def update(self, latents: SparseCode | Tensor, mask: Tensor | None = None) -> None:
         """Add a batch: dense latents (..., n), or a code wide enough to hold all that will be above the threshold."""
+        if not isinstance(latents, Tensor | SparseCode):
+            raise ValueError(f"latents must be a tensor or a SparseCode, got {type(latents).__name__}")
         values = latents if isinstance(latents, Tensor) else latents.values
+        check_floating("latents", values)
+        check_dim("latents", values, -1)
+        check_token_mask("mask", mask, values.shape[:-1])
         kept = values.detach() if mask is None else values.detach()[mask]
         bits = kept[kept > 0].float().view(torch.int32) >> _SHIFT
         self.counts += torch.bincount(bits, minlength=_BINS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchmetrics import Metric
 
+from sparsek._validation import check_floating
 from sparsek.functional._reconstruction import (
     Moments,
     cosine_of,
@@ -146,6 +147,7 @@ class FVUByK(_Reconstruction):
 
     def update(self, reconstructions: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Add a batch: reconstructions (..., levels, d), target (..., d), mask (...) of real tokens."""
+        check_floating("reconstructions", reconstructions)
         if reconstructions.dim() < 2 or reconstructions.shape[-2] != len(self.levels):
             raise ValueError(
                 f"reconstructions must have shape (..., {len(self.levels)}, {self.d}), got {tuple(reconstructions.shape)}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from sparsek._validation import check_floating
 from sparsek.functional import mutual_information
 from sparsek.functional._routing_measures import (
     _gradient_snr_compute,
@@ -54,6 +55,7 @@ class RouterEntropy(Metric):
         """Add one batch: marginals (..., experts) of each layer, mask (...) of real tokens."""
         check_layers("marginals", marginals, self.num_layers)
         for layer in marginals:
+            check_floating("marginals", layer)
             total, count = _router_entropy_update(layer.detach(), mask)
             self.total += total
             self.count += count
@@ -123,6 +125,7 @@ class GradientSNR(Metric):
         """Add one gradient per layer, of any shape."""
         check_layers("gradients", gradients, self.num_layers)
         for layer in gradients:
+            check_floating("gradients", layer)
             if layer.numel() != self.num_parameters:
                 raise ValueError(f"gradients must have {self.num_parameters} entries per layer, got {layer.numel()}")
         rows = torch.stack([layer.detach().flatten().double() for layer in gradients])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sparsek._validation import check_floating, check_k, check_mask, inspectable, values_visible
+from sparsek._validation import check_floating, check_k, check_mask, check_numbers, inspectable, values_visible
 from sparsek.estimators import PathwiseEstimator
 from sparsek.relaxations import Relaxation, SigmoidTopK
 from sparsek.sampling import Design
@@ -177,8 +177,7 @@ class DifferentiableKNN(nn.Module):
 def _check(queries: Tensor, references: Tensor, values: Tensor) -> None:
     check_floating("queries", queries)
     check_floating("references", references)
-    if not isinstance(values, Tensor):
-        raise ValueError(f"values must be a tensor, got {type(values).__name__}")
+    check_numbers("values", values)
     if references.dim() != 2 or len(references) == 0:
         raise ValueError(f"references must have shape (n >= 1, d), got {tuple(references.shape)}")
     if queries.dim() == 0 or queries.shape[-1] != references.shape[1]:

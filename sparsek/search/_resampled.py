@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparsek._validation import check_dim, check_floating, check_mask
 from sparsek.functional import pps
 from sparsek.relaxations import Relaxation
 from sparsek.sampling import Design, Pivotal
@@ -41,7 +42,10 @@ class ProportionalToSize(Relaxation):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Apply to logarithms of sizes."""
+        check_floating("input", input)
+        dim = check_dim("input", input, dim)
         if mask is not None:
+            check_mask("mask", mask, input)
             input = input.masked_fill(~mask, -torch.inf)
         largest = input.detach().amax(dim, keepdim=True)
         sizes = (input - largest.masked_fill(largest == -torch.inf, 0.0)).exp()

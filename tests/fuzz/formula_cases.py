@@ -173,8 +173,8 @@ def is_log_esp(result: Tensor, values: Tensor, k: Tensor, dtype: torch.dtype) ->
             else sums.max()
         )
         if exact.isfinite() and found.isfinite():
-            size = 1 + row.abs().masked_fill(row.isinf(), 0.0).sum()  # sums of logits cancel
-            holds((found.double() - exact).abs() <= grain(dtype) * size, lambda: f"{found} is not {exact}")
+            scale = 1 + row.abs().masked_fill(row.isinf(), 0.0).sum()  # sums of logits cancel
+            holds((found.double() - exact).abs() <= grain(dtype) * scale, f"{found} is not {exact}")
 
 
 @fuzzes("functional.gumbel_log_inclusion")
@@ -233,3 +233,39 @@ def with_maximum(draw: Draw) -> Case:
 
     given = {"log_probs": phi, "maximum": maximum, "dim": dim, "generator": source(draw)}
     return made(draw, SF.gumbel_with_maximum, given, law, bad, words=words)
+
+
+@fuzzes("functional.doubly_capped", weight=2)
+def doubly_capped(draw: Draw) -> Case:
+    tokens, experts = one_of(draw, ((6, 4), (1, 3), (5, 1), (12, 8)))
+    kinds = ("normal", "ties", "constant", "zeros", "wide", "outlier", "subnormal")
+    input = laid_out(
+        draw, numbers(draw, (*one_of(draw, ((), (2,))), tokens, experts), one_of(draw, FLOATS), one_of(draw, kinds))
+    )
+    k = one_of(draw, (1, experts, 0, min(2, experts), 0.5))
+    temperature = one_of(draw, (1.0, 0.3, 10.0))
+    bad: Bad = {
+        "input": lambda: one_of(draw, (wrong_tensor(draw, input), torch.tensor(1.0), torch.ones(3))),
+        "k": lambda: one_of(draw, (-1, experts + 1, math.nan, "2", None, True)),
+        "temperature": lambda: one_of(draw, (-1.0, math.nan, math.inf, "1")),
+        "capacity": lambda: one_of(draw, (-1.0, math.nan, "1")),
+        "row_mask": lambda: one_of(draw, (torch.ones(tokens), torch.ones(tokens + 5, dtype=torch.bool))),
+    }
+    given = {"input": input, "k": k, "temperature": temperature, "capacity": None, "row_mask": None}
+
+    def law(result: Any) -> None:
+        probs = result.probs.double()
+        holds(probs.shape == input.shape and result.probs.dtype == input.dtype, "shape or dtype")
+        holds((probs >= 0) & (probs <= 1), "outside [0, 1]")
+        holds(
+            (probs.sum(-1) - k).abs() <= (1e-4 + 4 * torch.finfo(input.dtype).eps) * max(k, 1),
+            lambda: f"rows sum to {probs.sum(-1)}",
+        )
+        most = tokens * k / experts
+        off = 1e-3 + 4 * torch.finfo(input.dtype).eps
+        holds(
+            probs.sum(-2) <= most * (1 + off) + off + result.excess.double().abs().max(),
+            lambda: f"columns sum to {probs.sum(-2)}, {most} allowed",
+        )
+
+    return made(draw, SF.doubly_capped, given, law, bad, words={"k": ("k ",)})

@@ -24,7 +24,7 @@ import sparsek
 
 ROOT = str(Path(sparsek.__file__).parent)
 REFUSALS = (ValueError, TypeError, RuntimeError, NotImplementedError)
-SECONDS = 30
+SECONDS = 30.0
 RIGHT, REFUSED = "right", "refused"
 
 
@@ -127,14 +127,14 @@ def ours(trace: TracebackType | None, trusted: tuple[str, ...] = ()) -> bool:
 
 
 @contextmanager
-def time_limit(seconds: float = SECONDS) -> Iterator[None]:
-    """Interrupt what takes longer."""
+def time_limit() -> Iterator[None]:
+    """Interrupt what takes longer than `SECONDS`."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hang
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:

@@ -87,7 +87,7 @@ def of_domains(draw: Draw, make: Callable[[], Any]) -> Case:
     indices = torch.randint(-1, 4, (*rows, 2), generator=source(draw))
     domain = torch.randint(0, 2, rows[:1], generator=source(draw))
     bad: Bad = {
-        "indices": lambda: indices.double(),
+        "indices": indices.double,
         "domain": lambda: one_of(
             draw,
             (domain.double(), domain + 7 if domain.numel() else domain.double(), torch.zeros(17, dtype=torch.int64)),
@@ -173,7 +173,7 @@ def of_gradients(draw: Draw) -> Case:
     bad: Bad = {"gradients": lambda: one_of(draw, (wrong_tensor(draw, gradients), torch.ones(4)))}
 
     def call(gradients: Any) -> Any:
-        return measured(SM.GradientSNR(3), ([gradients],), ([gradients * 2],))
+        return measured(SM.GradientSNR(3), ([gradients],), ([gradients],))
 
     return made(draw, call, {"gradients": gradients}, lambda r: holds(~(r < 0)), bad, trusted=TORCHMETRICS)
 
@@ -191,7 +191,13 @@ def by_k(draw: Draw) -> Case:
 
     words = {"reconstructions": ("reconstruction", "target")}
     return made(
-        draw, call, {"reconstructions": predicted}, lambda r: holds(bool(r)), bad, words=words, trusted=TORCHMETRICS
+        draw,
+        call,
+        {"reconstructions": predicted},
+        lambda r: holds(r.shape == (2,), "shape"),
+        bad,
+        words=words,
+        trusted=TORCHMETRICS,
     )
 
 
@@ -213,7 +219,7 @@ def of_embeddings(draw: Draw, make: Callable[[], Any], rated: bool) -> Case:
     n = one_of(draw, (6, 2, 1))
     embeddings = laid_out(draw, numbers(draw, (n, 3), torch.float32, one_of(draw, KINDS)))
     labels = torch.randint(0, 3, (n,), generator=source(draw))
-    ratings = torch.randint(1, 5, (n,), generator=source(draw))
+    ratings = torch.rand((n, 3), generator=source(draw))
     bad: Bad = {
         "embeddings": lambda: one_of(draw, (torch.ones(n), torch.ones((n + 1, 3)), None)),
         "labels": lambda: torch.zeros(n + 2, dtype=torch.int64),

@@ -78,7 +78,8 @@ def search(draw: Draw, name: str) -> Case:
 @fuzzes("search.relaxed_beam_search")
 def relaxed(draw: Draw) -> Case:
     table = numbers(draw, (VOCABULARY, VOCABULARY), torch.float32, one_of(draw, ("normal", "wide", "ties", "zeros")))
-    prompts = torch.randint(0, VOCABULARY, (2, 1), generator=source(draw))
+    places = torch.randint(0, VOCABULARY, (2, 1), generator=source(draw))
+    prompts = torch.nn.functional.one_hot(places, VOCABULARY).float()
     given: dict[str, Any] = {
         "prompts": prompts,
         "k": one_of(draw, (1, 2)),
@@ -92,15 +93,11 @@ def relaxed(draw: Draw) -> Case:
         "temperature": lambda: one_of(draw, (0.0, -1.0, math.nan, "1")),
     }
 
-    def call(**arguments: Any) -> Any:
-        return SS.relaxed_beam_search(
-            lambda soft: (soft[..., -1, :] @ table).log_softmax(-1),
-            vocabulary_of(arguments),
-            **{key: value for key, value in arguments.items() if key != "prompts"},
-        )
+    def model(soft: Tensor) -> Tensor:
+        return (soft[..., -1, :] @ table).log_softmax(-1)
 
-    def vocabulary_of(arguments: dict[str, Any]) -> Any:
-        return arguments["prompts"]
+    def call(**arguments: Any) -> Any:
+        return SS.relaxed_beam_search(model, **arguments)
 
     def law(beam: Any) -> None:
         holds(beam.tokens.isfinite(), "not finite")

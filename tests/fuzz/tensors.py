@@ -73,7 +73,7 @@ def numbers(draw: Draw, size: Sequence[int], dtype: torch.dtype, kind: str | Non
         "normal": lambda: normal,
         "wide": lambda: normal * 30,
         "constant": lambda: torch.full_like(normal, 1.7),
-        "ties": lambda: normal.round(),
+        "ties": normal.round,
         "zeros": lambda: torch.where(normal > 0, 0.0, -0.0),
         "steep": lambda: normal * 1e4,
         "huge": lambda: normal.sign() * min(1e38, largest / 2),
