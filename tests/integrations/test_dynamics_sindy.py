@@ -148,12 +148,29 @@ def test_bad_arguments_are_named(arguments, message):
         SINDy(Polynomials(2), **arguments).fit(t, np.stack([t, t**2], axis=1))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"library": 3}, "library must be a Library or None, got 3"),
+        ({"form": "weak"}, "form must be a Form or None, got 'weak'"),
+        ({"search": "gates"}, "search must be a SupportSearch or None, got 'gates'"),
+        ({"refinement": "yes"}, "refinement must be a Refinement or \"auto\" or None, got 'yes'"),
+        ({"library": Functions({"log({})": torch.log, "{}": torch.clone})}, r"finite .* infinite \['log\(y\)'\]"),
+    ],
+)
+def test_parts_of_other_kinds_and_terms_without_values_are_named(arguments, message):
+    t = np.linspace(0, 1, 20)
+    with pytest.raises(ValueError, match=message):
+        SINDy(**{"k": 1, **arguments}).fit(t, np.stack([np.exp(t), -np.exp(-t)], axis=1))
+
+
 def test_bad_calls_are_named():
     t = np.linspace(0, 1, 20)
     model = SINDy(Polynomials(1), 1, refinement=None).fit(t, np.stack([np.exp(t), np.exp(-t)], axis=1))
     for call, message in [
         (lambda: model.predict(np.zeros((2, 3))), "X must have shape"),
         (lambda: model.simulate([1.0], t), "start must hold 2"),
+        (lambda: model.simulate([1.0, np.nan], t), "start must be finite"),
         (lambda: model.simulate([1.0, 1.0], [0.0]), "two increasing times"),
         (lambda: model.fit(t[:2], np.eye(2)), "at least 3 points"),
         (lambda: model.fit(t, np.full((20, 2), np.nan)), "finite"),

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ._collocation import Joint
-from ._forms import Form, evaluate
+from ._forms import Form, System, evaluate
 from ._library import Library, Polynomials
 from ._moments import moments
 from ._refinement import Refinement
@@ -59,7 +59,8 @@ class SINDy(BaseEstimator):
 
     Raises:
         ValueError: If k is not a whole number from 1 to the number of terms or not one for each variable, if there are fewer than
-            three points (five with a spline), if times do not increase, or if data are NaN, infinite or constant.
+            three points (five with a spline), if times do not increase, if data are NaN, infinite or constant, if a term is not
+            finite where the data are, or if a part is of another kind.
 
     Example:
         >>> import numpy as np
@@ -102,6 +103,7 @@ class SINDy(BaseEstimator):
             t: Times, (points,), or a list of such arrays.
             X: States, (points, variables), or a list of such arrays, one for each trajectory.
         """
+        self._check_parts()
         runs = trajectories(t, X)
         self.n_features_in_ = runs[0].states.shape[1]
         self.names_ = self._names(self.n_features_in_)
@@ -122,6 +124,7 @@ class SINDy(BaseEstimator):
         search = GateSearch() if self.search is None else self.search
         refinement = Refinement() if self.refinement == "auto" else self.refinement
         systems = [form.system(run, self._library) for run in runs]
+        self._check_terms(systems)
         known = moments(systems)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         supports = search(known, k, torch.Generator().manual_seed(seed))
@@ -130,9 +133,25 @@ class SINDy(BaseEstimator):
         states = tuple(torch.from_numpy(system.states) for system in systems)
         return supports, Joint(states, coefficients(known, supports), np.nan)
 
+    def _check_parts(self) -> None:
+        """Refuse parts of other kinds."""
+        kinds = {"library": Library, "form": Form, "search": SupportSearch, "refinement": Refinement}
+        for name, kind in kinds.items():
+            part = getattr(self, name)
+            if not (part is None or isinstance(part, kind) or (name == "refinement" and part == "auto")):
+                other = '"auto" or None' if name == "refinement" else "None"
+                raise ValueError(f"{name} must be a {kind.__name__} or {other}, got {part!r}")
+
     @property
     def _library(self) -> Library:
         return Polynomials(2) if self.library is None else self.library
+
+    def _check_terms(self, systems: Sequence[System]) -> None:
+        """Refuse terms that have no value at the states."""
+        finite = np.all([np.isfinite(system.terms).all(axis=0) for system in systems], axis=0)
+        if not finite.all():
+            bad = [name for name, fine in zip(self.terms_, finite, strict=True) if not fine]
+            raise ValueError(f"library must have terms that are finite at the states of X, got NaN or infinite {bad}")
 
     def _names(self, variables: int) -> list[str]:
         if self.names is None:
@@ -180,6 +199,8 @@ class SINDy(BaseEstimator):
         times, begin = np.asarray(t, dtype=np.float64), np.asarray(start, dtype=np.float64)
         if begin.shape != (self.n_features_in_,):
             raise ValueError(f"start must hold {self.n_features_in_} numbers, got shape {begin.shape}")
+        if not np.isfinite(begin).all():
+            raise ValueError(f"start must be finite, got {begin.tolist()}")
         if times.ndim != 1 or len(times) < 2 or not (np.diff(times) > 0).all():
             raise ValueError("t must be at least two increasing times")
 
