@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 COVERED := $(foreach part,functional sampling relaxations distributions estimators search nn metrics kernels distributed,tests/$(part) sparsek/$(part)) \
   tests/test_constraints.py sparsek/constraints.py
 
-.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-smoke routers pooling figures examples fresh matrix coverage mutation clean
+.PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-smoke routers pooling figures examples fresh matrix coverage mutation fuzz clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -122,6 +122,9 @@ coverage: $(VENV)/.trust  ## lines and branches of the library below the Lightni
 	  --ignore-glob='*/conftest.py' $(COVERED)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python scripts/coverage_table.py
+
+fuzz: $(VENV)/.dev  ## 21,000 hostile calls of every public name, some minutes; SEED=number draws others
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --seed $(or $(SEED),0)
 
 mutation: $(VENV)/.trust  ## changes of functional and sampling that no test notices, half an hour; goes on where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutation/run.py

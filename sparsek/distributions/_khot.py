@@ -167,6 +167,8 @@ class KHot(SubsetDistribution):
         if not isinstance(self.design, sampling.ConditionalPoisson) or bool((low != high).any()):
             return None
         rows = as_rows(self.probs, self._k, fixed_size=True)
+        if self.probs.numel() == 0:
+            return ConditionalPoisson(rows.size.reshape(self.batch_shape), self.probs)
         certain = rows.probs >= 1
         free = calibrate(rows.probs, rows.size.unsqueeze(-1) - certain.sum(-1, keepdim=True))
         logits = torch.where(free_units(rows.probs), free, torch.where(certain, torch.inf, -torch.inf))
