@@ -114,7 +114,8 @@ class rows_of(Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each row of `value` has such entries only."""
-        return self.entry.check(value).all(-1)
+        inside: Tensor = self.entry.check(value).all(-1)
+        return inside
 
     def __repr__(self) -> str:
         return f"rows_of({self.entry})"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsek._validation import checked_shape
 
-from ._conditional_poisson import natural_rows
+from ._conditional_poisson import natural_rows, within_reach
 from ._poisson_binomial import tilt
 
 _DIRECT = 16  # blocks up to this size are convolved directly, larger ones by FFT
@@ -76,6 +76,7 @@ def conditional_poisson_sample(
         shape, n = checked_shape(sample_shape), natural.shape[-1]
         if natural.numel() == 0 or shape.numel() == 0:
             return logits.new_zeros(shape + logits.shape)
+        natural = within_reach(natural, size)
         rows = natural.reshape(natural.shape[:-1].numel(), n)
         size = size.reshape(-1, 1)
         bad = rows.isnan().any(-1) | (size.squeeze(-1) < 0) | ((rows != -torch.inf).sum(-1) < size.squeeze(-1))

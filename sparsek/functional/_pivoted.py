@@ -43,8 +43,9 @@ def resolve_lost_rows(
     if not bool(lost.any()):
         return solved
     rows = lost.squeeze(-1)
-    part = (t.expand(threshold.shape)[rows].double() for t in (k, scale))
-    probs[rows], threshold[rows] = solve_about_pivot(x[rows].double(), *part, distribution, reach, probs.dtype)
+    size, width = (t.expand(threshold.shape)[rows].double() for t in (k, scale))
+    solved_again = solve_about_pivot(x[rows].double(), size, width, distribution, reach, probs.dtype)
+    probs[rows], threshold[rows] = solved_again
     return probs, threshold
 
 

@@ -85,6 +85,15 @@ def test_esp_of_the_largest_numbers_is_no_nan():
     assert SF.conditional_poisson_marginals(logits, 2).tolist() == pytest.approx([1.0, 0.0, 1.0])
 
 
+def test_few_of_many_equal_logits_of_any_size():
+    logits = torch.tensor([1e38, -1e38, 1e38, 1e38], dtype=torch.float64)
+    assert SF.conditional_poisson_marginals(logits, 1).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+    sample = SF.conditional_poisson_sample(logits, 2, (50,), torch.Generator().manual_seed(0))
+    assert (sample.sum(-1) == 2).all()
+    assert (sample[:, 1] == 0).all()
+    assert SF.conditional_poisson_covariance(logits, 1).diagonal().tolist() == pytest.approx([2 / 9, 0, 2 / 9, 2 / 9])
+
+
 def test_zero_rows_have_cosine_zero_in_half_precision():
     similarity = SF.dictionary_similarity(torch.zeros(2, 3).half(), torch.ones(1, 3).half())
     assert similarity.tolist() == [0.0, 0.0]
