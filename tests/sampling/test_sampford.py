@@ -82,3 +82,17 @@ def test_large_k_needs_no_rejection():
     sample = DESIGN.sample(probs, k=k, generator=torch.Generator().manual_seed(1))
     assert torch.equal(sample.sum(-1), k)
     assert DESIGN.log_prob(probs, sample, k=k).isfinite().all()
+
+
+def test_rows_with_other_numbers_of_certain_units_do_not_mix():
+    """Score and joint probabilities of a batch are those of its rows."""
+    probs = torch.tensor(
+        [[1.0, 1.0, 0.25, 0.5, 0.25], [1.0, 0.0, 0.75, 0.75, 0.5], [0.5, 0.5, 0.75, 0.75, 0.5]], dtype=torch.float64
+    )
+    sample = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0], [1, 0, 1, 1, 0]])
+    for together, rows in (
+        (DESIGN.log_prob(probs, sample), [DESIGN.log_prob(p, s) for p, s in zip(probs, sample, strict=True)]),
+        (DESIGN.joint(probs), [DESIGN.joint(p) for p in probs]),
+    ):
+        assert together.isfinite().all()
+        torch.testing.assert_close(together, torch.stack(rows), rtol=1e-12, atol=1e-14)
