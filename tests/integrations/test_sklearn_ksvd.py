@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sparsek.integrations.sklearn import KSVD, _ksvd_learning, _soft_start
 
 
-@parametrize_with_checks([KSVD(n_atoms=3, k=1, max_iter=5, random_state=0)])
+@parametrize_with_checks([KSVD(n_atoms=3, k=1, max_iter=5, soft_start=20, random_state=0)])
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -48,7 +48,7 @@ def test_hard_codes_without_moves_find_fewer(monkeypatch):
     shares = []
     for seed in range(3):
         dictionary, X = planted(seed)
-        shares.append(recovered(dictionary, KSVD(50, 3, soft_start=False, random_state=seed).fit(X).components_))
+        shares.append(recovered(dictionary, KSVD(50, 3, soft_start=0, random_state=seed).fit(X).components_))
     assert np.mean(shares) < 0.95
 
 
@@ -61,7 +61,7 @@ def patches():
 
 
 def test_soft_codes_lead_to_less_error_than_hard_ones_alone(patches):
-    errors = [KSVD(96, 12, max_iter=8, soft_start=soft, random_state=0).fit(patches).error_ for soft in (True, False)]
+    errors = [KSVD(96, 12, max_iter=8, soft_start=batches, random_state=0).fit(patches).error_ for batches in (64, 0)]
     assert errors[0] < 0.9 * errors[1]
 
 
@@ -84,7 +84,7 @@ def test_the_scale_of_the_rows_does_not_matter(exponent):
 
 def test_the_best_iteration_is_kept():
     _, X = planted(9, rows=400)
-    model = KSVD(50, 3, soft_start=False, max_iter=30, random_state=0).fit(X)
+    model = KSVD(50, 3, soft_start=0, max_iter=30, random_state=0).fit(X)
     assert model.n_iter_ == len(model.history_) == 30
     assert model.error_ == min(model.history_) < model.history_[0]
 

@@ -50,8 +50,9 @@ class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         max_iter: Number of iterations; fewer are made only if nothing is left to code.
         tol: An error is at rest when it has fallen by less than this share of itself in 5 iterations.
         exact: Whether atoms are updated by a singular value decomposition.
-        soft_start: Whether soft codes come first; otherwise the atoms begin as rows, and k rises from 1 to its value in the first
-            40 % of the iterations, so that atoms part company before they are combined.
+        soft_start: Number of batches of 256 rows that are coded softly first; more find better atoms where k is large. With 0 the
+            atoms begin as rows, and k rises from 1 to its value in the first 40 % of the iterations, so that atoms part company
+            before they are combined.
         n_init: Number of starts; the one with the least error is kept.
         random_state: Seed, generator, or None for the global one of numpy.
         verbose: Whether to show a progress bar.
@@ -90,7 +91,7 @@ class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "exact": ["boolean"],
-        "soft_start": ["boolean"],
+        "soft_start": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -104,7 +105,7 @@ class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         max_iter: int = 120,
         tol: float = 1e-3,
         exact: bool = False,
-        soft_start: bool = True,
+        soft_start: int = 160,
         n_init: int = 1,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
@@ -126,7 +127,7 @@ class KSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         _check_varying(X)
         n_atoms = X.shape[1] if self.n_atoms is None else int(self.n_atoms)
         k = self._k(X.shape[1], n_atoms)
-        recipe = Recipe(n_atoms, k, self.max_iter, self.tol, bool(self.exact), bool(self.soft_start))
+        recipe = Recipe(n_atoms, k, self.max_iter, self.tol, bool(self.exact), int(self.soft_start))
         rows = _tensor(X)
         seed = check_random_state(self.random_state).randint(2**31)
         starts = [

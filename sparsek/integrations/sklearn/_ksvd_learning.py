@@ -16,12 +16,6 @@ from ._soft_start import soft_start
 _RISE = 0.4
 """Share of the iterations in which k rises, where it does."""
 
-_BATCHES = 160
-"""Most batches of the soft start."""
-
-_BATCHES_AN_ITERATION = 20
-"""Batches of the soft start for each iteration that follows, so that few iterations are a short run."""
-
 _SETTLED = 5
 """Iterations over which an error that falls no more is at rest, and at the end of which no atom is moved."""
 
@@ -34,7 +28,7 @@ class Recipe(NamedTuple):
     max_iter: int
     tol: float
     exact: bool
-    soft_start: bool
+    soft_start: int
 
     def allowed(self, iteration: int) -> int:
         """Number of atoms of a row."""
@@ -46,7 +40,7 @@ class Recipe(NamedTuple):
         """(n_atoms, columns), norm 1."""
         if not self.soft_start:
             return first_atoms(rows, self.n_atoms, generator)
-        return soft_start(rows, self.n_atoms, self.k, min(_BATCHES, _BATCHES_AN_ITERATION * self.max_iter), generator)
+        return soft_start(rows, self.n_atoms, self.k, self.soft_start, generator)
 
     def at_rest(self, errors: list[float]) -> bool:
         """Whether the last errors have not fallen."""
