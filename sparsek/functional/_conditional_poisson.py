@@ -16,7 +16,7 @@ from sparsek._validation import check_dim, check_floating, check_k, inspectable,
 from ._count_tree import count, countable, counted_picks
 from ._poisson_binomial import Frequencies, Tilted, blocks, frequencies, tilt, tilted_picks
 
-_REACH = 1e5
+REACH = 1e5
 """Distance of logits beyond which a unit is certainly in or out."""
 
 
@@ -53,7 +53,7 @@ def conditional_poisson_marginals(logits: Tensor, k: int | Tensor, dim: int = -1
         https://doi.org/10.1093/biomet/81.3.457
     """
     rows, size = natural_rows(logits, k, dim)
-    return marginals(within_reach(rows, size), size).to(logits.dtype).movedim(-1, dim)
+    return marginals(within_reach(rows, size)[0], size).to(logits.dtype).movedim(-1, dim)
 
 
 def conditional_poisson_covariance(logits: Tensor, k: int | Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def conditional_poisson_covariance(logits: Tensor, k: int | Tensor) -> Tensor:
                 [-0.1111, -0.1111,  0.2222]])
     """
     rows, size = natural_rows(logits, k, -1)
-    return covariance(within_reach(rows, size), size).to(logits.dtype)
+    return covariance(within_reach(rows, size)[0], size).to(logits.dtype)
 
 
 def natural_rows(logits: Tensor, k: int | Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -101,21 +101,24 @@ def natural_rows(logits: Tensor, k: int | Tensor, dim: int) -> tuple[Tensor, Ten
     return rows, size.detach().unsqueeze(-1).expand(*rows.shape[:-1], 1)
 
 
-def within_reach(rows: Tensor, size: Tensor) -> Tensor:
+def within_reach(rows: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits as distances from the k-th largest of their row, cut where nothing changes any more, if some are that far apart.
 
     The law depends on differences alone, and a unit that lies 1e5 below the k-th largest is never picked. Of logits of 1e38 no
     sum would resolve the difference.
+
+    Returns:
+        The logits, and what was subtracted, (..., 1); None where they are as they were.
     """
     if not inspectable(rows) or rows.numel() == 0:
-        return rows
+        return rows, None
     finite = rows.detach().masked_fill(~rows.isfinite(), 0.0)
-    if not bool(finite.abs().max() > _REACH):
-        return rows
+    if not bool(finite.abs().max() > REACH):
+        return rows, None
     place = size.detach().nan_to_num().ceil().long().clamp(1, rows.shape[-1]) - 1
     pivot = rows.detach().sort(-1, descending=True).values.gather(-1, place)
-    near = rows - pivot.masked_fill(~pivot.isfinite(), 0.0)
-    return torch.where(rows.isinf(), rows, near.clamp(-_REACH, _REACH))
+    pivot = pivot.masked_fill(~pivot.isfinite(), 0.0)
+    return torch.where(rows.isinf(), rows, (rows - pivot).clamp(-REACH, REACH)), pivot
 
 
 def log_normaliser(logits: Tensor, k: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def conditional_poisson_sample(
         shape, n = checked_shape(sample_shape), natural.shape[-1]
         if natural.numel() == 0 or shape.numel() == 0:
             return logits.new_zeros(shape + logits.shape)
-        natural = within_reach(natural, size)
+        natural = within_reach(natural, size)[0]
         rows = natural.reshape(natural.shape[:-1].numel(), n)
         size = size.reshape(-1, 1)
         bad = rows.isnan().any(-1) | (size.squeeze(-1) < 0) | ((rows != -torch.inf).sum(-1) < size.squeeze(-1))

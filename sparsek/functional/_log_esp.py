@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from ._conditional_poisson import log_normaliser, natural_rows
+from ._conditional_poisson import REACH, log_normaliser, natural_rows, within_reach
 
 
 def log_esp(logits: Tensor, k: int | Tensor, dim: int = -1) -> Tensor:
@@ -49,5 +50,15 @@ def log_esp(logits: Tensor, k: int | Tensor, dim: int = -1) -> Tensor:
         https://doi.org/10.1093/biomet/81.3.457
     """
     rows, size = natural_rows(logits, k, dim)
-    value: Tensor = log_normaliser(rows, size).to(logits.dtype)
-    return value
+    near, pivot = within_reach(rows, size)
+    value: Tensor = log_normaliser(near, size)
+    if pivot is not None:
+        value = value + _left_out(rows, near.detach(), pivot, size).squeeze(-1)
+    return value.to(logits.dtype)
+
+
+def _left_out(rows: Tensor, near: Tensor, pivot: Tensor, size: Tensor) -> Tensor:
+    """What distances from the pivot leave out: what was cut of the m units that are surely in, and k − m times the pivot."""
+    certain = (near >= REACH) & rows.isfinite()
+    cut = torch.where(certain, rows - near, 0.0).sum(-1, keepdim=True)
+    return cut + (size - certain.sum(-1, keepdim=True)) * pivot

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchmetrics import Metric
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_dim, check_floating
 from sparsek.functional._reconstruction import (
     Moments,
     cosine_of,
@@ -49,6 +49,8 @@ class _Reconstruction(Metric):
 class _OneLevel(_Reconstruction):
     def update(self, reconstruction: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Add a batch: reconstruction and target (..., d), mask (...) of real tokens."""
+        check_floating("reconstruction", reconstruction)
+        check_dim("reconstruction", reconstruction, -1)
         self._add(reconstruction.unsqueeze(-2), target, mask)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsek._validation import check_dim, check_floating, checked_shape
 
 from ._design import Design, Draw
-from ._rows import working_dtype
+from ._rows import as_rows, working_dtype
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Shuffled(Design):
             return super().draw(probs, sample_shape, k=k, generator=generator)
         check_floating("probs", probs)
         check_dim("probs", probs, -1)
-        order = _random_order(checked_shape(sample_shape) + probs.shape, probs.device, generator)
+        shape = checked_shape(sample_shape)
+        if shape.numel() == 0:  # nothing to draw, but all to check
+            as_rows(probs, k, self.fixed_size)
+        order = _random_order(shape + probs.shape, probs.device, generator)
         placed = _place(probs.detach(), order)
         sample = super().draw(placed, k=k, generator=generator).sample
         return Draw(torch.zeros_like(sample).scatter(-1, order, sample), order)

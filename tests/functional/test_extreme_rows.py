@@ -91,6 +91,12 @@ def test_few_of_many_equal_logits_of_any_size():
     sample = SF.conditional_poisson_sample(logits, 2, (50,), torch.Generator().manual_seed(0))
     assert (sample.sum(-1) == 2).all()
     assert (sample[:, 1] == 0).all()
+    assert SF.log_esp(logits, 2).item() == pytest.approx(2e38)
+    apart = torch.tensor([3e6, 1e6 + 1.0, 1e6, 1e6 - 1.0, -4e6], dtype=torch.float64, requires_grad=True)
+    exact = 3e6 + 1e6 + torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64).logsumexp(0).item()
+    assert SF.log_esp(apart, 2).item() == pytest.approx(exact, rel=1e-15)
+    (slope,) = torch.autograd.grad(SF.log_esp(apart, 2), apart)
+    assert slope.tolist() == pytest.approx(SF.conditional_poisson_marginals(apart, 2).tolist())
     assert SF.conditional_poisson_covariance(logits, 1).diagonal().tolist() == pytest.approx([2 / 9, 0, 2 / 9, 2 / 9])
 
 

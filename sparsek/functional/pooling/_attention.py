@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_floating
+from sparsek._validation import check_floating, check_positive
 from sparsek.functional._sigmoid_topk import sigmoid_topk
 
 from ._portable import portable_sigmoid_topk
@@ -97,7 +97,9 @@ def sigmoid_topk_weights(
         tensor([0.4999, 0.2746, 0.1547, 0.0708])
     """
     _check(scores, mask)
+    check_positive("temperature", temperature)
     if scores.shape[-1] == 0:
+        clip_size(k, scores.shape, mask, scores)
         return scores
     rows, keep = wide(scores), None
     if mask is not None:

@@ -87,7 +87,8 @@ def topk_mean_weights(
     x: Tensor, k: float | Tensor, mask: Tensor | None = None, *, scores: Tensor | None = None
 ) -> Tensor:
     """What each value counts in :func:`topk_mean_pool`: (..., T, D), or (..., T) with `scores`; 0 where masked."""
-    length = x.shape[-2] if x.dim() > 1 else 0
+    check_tokens(x, mask)
+    length = x.shape[-2]
     _, mask, selected, size = _select(x, k, mask, scores)
     weights = selected / (size[(...,) + (None,) * (selected.dim() - size.dim())] if isinstance(size, Tensor) else size)
     if scores is not None:
