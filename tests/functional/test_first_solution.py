@@ -7,6 +7,7 @@ from torch import Tensor
 from sparsek.functional import _project_capped_simplex as projection
 from sparsek.functional import _tails as tails
 from sparsek.functional import doubly_capped, lapsum_topk, project_capped_simplex
+from sparsek.functional._shape import SHAPES
 from sparsek.kernels import Backend, use_backends
 
 
@@ -59,3 +60,16 @@ def test_tokens_without_experts_are_refused_and_experts_without_tokens_are_not()
         with pytest.raises(ValueError, match=r"input must have shape \(\.\.\., tokens, experts >= 1\), got"):
             doubly_capped(torch.zeros(shape), 1, 2)
     assert doubly_capped(torch.zeros(2, 0, 3), 1, 2).probs.shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
+def test_the_threshold_gives_the_probabilities_back(dtype, spread):
+    """σ((x − τ)/T) = π for the τ that derivatives are taken at, also where most units are at 0 or 1."""
+    x = spread * torch.randn(5, 40, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    k = torch.tensor([0.5, 3.5, 17.25, 20.0, 39.5], dtype=torch.float64).unsqueeze(-1)
+    with use_backends(Backend.EAGER):
+        probs, threshold = SHAPES["sigmoid"].solve(x, k, 0.7)
+    again = ((x.double() - threshold) / 0.7).sigmoid()
+    fine = 1e-5 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(again, probs.double(), rtol=0, atol=fine * max(spread, 10))

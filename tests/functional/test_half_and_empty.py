@@ -8,6 +8,7 @@ from sparsek.functional import (
     capped_entropy,
     ksvd_update,
     log_esp,
+    sparse_encode,
     sparse_topk,
     successive_softmax,
 )
@@ -93,3 +94,18 @@ def test_no_marked_draws_are_whole_numbers():
     none, some = (draw_marked(levels, masses, size, draws, 4, None) for draws in (0, 3))
     assert none.shape == (0, 2, 4)
     assert none.dtype == some.dtype
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("halves", [(0,), (1,), (2,), (0, 1), (0, 1, 2)], ids=str)
+def test_a_layer_of_mixed_dtypes_has_the_common_one(half, halves):
+    """Computed in float32 at least; the result has the largest dtype of input, weight and bias."""
+    g = torch.Generator().manual_seed(0)
+    parts = [torch.randn(shape, generator=g) for shape in ((4, 8), (16, 8), (16,))]
+    parts = [part.to(half) if i in halves else part for i, part in enumerate(parts)]
+    code, expected = sparse_encode(*parts, 3), sparse_encode(*(part.double() for part in parts), 3)
+    common = half if len(halves) == 3 else torch.float32
+    assert code.values.dtype == common
+    assert sparse_encode(parts[0].double(), *parts[1:], 3).values.dtype == torch.float64
+    assert torch.equal(code.indices, expected.indices)
+    torch.testing.assert_close(code.values.double(), expected.values, rtol=torch.finfo(common).eps, atol=1e-5)

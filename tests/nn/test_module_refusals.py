@@ -93,7 +93,10 @@ def test_a_site_whose_module_returns_no_tensor_is_refused():
         (lambda: SparseAutoencoder(4, 8, TopK(2)), ["d_sae=8, selection=TopK(k=2)"]),
         (lambda: Attribution(nn.Sequential(nn.Linear(4, 6)), [UnitSite("0", 3)]), ["num_units=3, modules=1"]),
         (lambda: sparsity.parametrize_n_m(nn.Linear(8, 2), 2, 4), ["m=4, dim=", "k="]),
-        (lambda: sparsity.parametrize(nn.Linear(8, 2), k=3, per_layer=True), ["end=3", "scores=Magnitude()", "rule=MaskRule("]),
+        (
+            lambda: sparsity.parametrize(nn.Linear(8, 2), k=3, per_layer=True),
+            ["end=3", "scores=Magnitude()", "rule=MaskRule("],
+        ),
         (
             lambda: sparsity.to_csr(sparsity.remove(sparsity.parametrize(nn.Linear(20, 2), k=3))),
             ["in_features=20, out_features=2, kept=3"],
