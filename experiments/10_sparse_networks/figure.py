@@ -92,7 +92,8 @@ def draw(found: Results, grid: Mapping[str, Any], path: Path) -> None:
         dense = found.accuracy(task, "dense", 0.0).mean
         if not math.isnan(dense):
             axis.axhline(dense, color="black", lw=0.8, ls=":", label="dense")
-        axis.set(title=TITLES[task], xlabel="sparsity", ylabel="test accuracy, %")
+        axis.set_title(TITLES[task], fontsize=10)
+        axis.set(xlabel="sparsity", ylabel="test accuracy, %")
         axis.set_xticks(range(len(places)), places)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
