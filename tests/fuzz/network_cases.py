@@ -108,13 +108,10 @@ def router(draw: Draw, *, part: str | None = None, name: str = "") -> Case:
 
     def call(input: Any, mask: Any) -> tuple[SN.Routing, Tensor | None]:
         torch.manual_seed(seed)
-        made_router = SN.Router(d, experts, k, **{kind: parts[chosen[kind]]() for kind, parts in PARTS.items()})
-        made_router.train(train)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ScoreWarning
-            )  # documented: a design with kinks under a gradient that takes scores
-            routing = made_router(input, mask, generator)
+            warnings.simplefilter("ignore", ScoreWarning)  # documented: a design with kinks whose score is asked for
+            made_router = SN.Router(d, experts, k, **{kind: parts[chosen[kind]]() for kind, parts in PARTS.items()})
+            routing = made_router.train(train)(input, mask, generator)
         made_router.observe(routing)
         made_router.step()
         total = routing.weights.sum() + sum(loss.sum() for loss in routing.losses.values())
