@@ -12,6 +12,7 @@ from sparsek.functional import (
     sparse_topk,
     successive_softmax,
 )
+from sparsek.functional._load import _unrouted_update
 from sparsek.functional._marked_sample import draw_marked, mark_levels
 from sparsek.functional.pooling import log_sum_exp_pool, log_sum_exp_weights, topk_mean_pool
 
@@ -109,3 +110,12 @@ def test_a_layer_of_mixed_dtypes_has_the_common_one(half, halves):
     assert sparse_encode(parts[0].double(), *parts[1:], 3).values.dtype == torch.float64
     assert torch.equal(code.indices, expected.indices)
     torch.testing.assert_close(code.values.double(), expected.values, rtol=torch.finfo(common).eps, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (2, 4, 0), (4, 1, 0)])
+def test_without_slots_no_slot_is_unrouted_and_every_token_is(shape):
+    indices = torch.zeros(shape, dtype=torch.long)
+    number = indices.shape[:-1].numel()
+    for tokens, expected in ((False, 0), (True, number)):
+        empty, total = _unrouted_update(indices, None, tokens)
+        assert (empty.item(), total.item()) == (expected, expected)

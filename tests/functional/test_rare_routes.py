@@ -15,7 +15,7 @@ from sparsek.functional import (
     topk_mask,
 )
 from sparsek.functional.pooling import gem_pool, log_sum_exp_weights, mean_weights, sigmoid_topk_weights
-from sparsek.functional.pooling._portable import portable_sigmoid_topk
+from sparsek.functional.pooling._portable import portable_sigmoid_topk, portable_topk_mask
 from sparsek.kernels import Backend, use_backends
 from sparsek.sampling import ConditionalPoisson
 
@@ -151,3 +151,9 @@ def test_a_selection_of_meta_tensors_has_a_shape_and_no_values():
     selected = topk_mask(torch.empty(2, 5, device="meta"), 2)
     assert selected.is_meta
     assert selected.shape == (2, 5)
+
+
+@pytest.mark.parametrize("k", [2, torch.tensor([0, 2, 5])], ids=["number", "tensor"])
+def test_the_form_for_exported_graphs_is_a_mask_of_the_largest(k):
+    x = normal(3, 5)
+    assert torch.equal(portable_topk_mask(x, k), topk_mask(x, k))
