@@ -50,7 +50,9 @@ class Gradient:
 
     def standardised(self) -> Tensor:
         """(x − τ)/s with τ held: enough wherever a constant added to all of them cancels."""
-        return shifted(self.x, self.threshold.detach(), self.scale)
+        z = shifted(self.x, self.threshold.detach(), self.scale)
+        most = torch.finfo(z.dtype).max / 8
+        return torch.where(self.x.isfinite(), z.clamp(-most, most), z)  # differences of the largest numbers overflow
 
     def mean_and_product(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """⟨w, value⟩ along the row, and d ∘ (value − ⟨w, value⟩): the Jacobian in x/s, which is symmetric, applied to `value`."""

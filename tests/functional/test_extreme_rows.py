@@ -68,6 +68,16 @@ def test_rows_of_certain_units_have_gradient_zero():
     assert (scores.grad[0] == 0).all()
 
 
+@pytest.mark.parametrize("name", ["sigmoid_topk", "lapsum_topk", "sinkhorn_topk", "project_capped_simplex"])
+def test_gradients_across_a_gap_that_overflows_are_no_nan(name):
+    most = torch.finfo(torch.float32).max
+    scores = torch.tensor([most, -most, -most], requires_grad=True)
+    k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    (SOLVED[name](scores, k) * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert scores.grad.isfinite().all()
+    assert k.grad.isfinite()
+
+
 def test_a_row_that_is_done_spoils_no_gradient_of_successive_softmax():
     scores = torch.tensor([[1.0, -math.inf, -math.inf], [1.0, 0.5, 0.0]], requires_grad=True)
     SF.successive_softmax(scores, torch.tensor([1, 3])).square().sum().backward()

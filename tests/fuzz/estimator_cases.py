@@ -49,7 +49,7 @@ DRAWN = {
 }
 
 
-def problem(draw: Draw, *, whole: bool) -> tuple[Tensor, Any, Tensor | None, Bad]:
+def problem(draw: Draw, *, whole: bool, needed: bool = False) -> tuple[Tensor, Any, Tensor | None, Bad]:
     """Scores as training gives them, k and a mask."""
     input = scores(draw, (*one_of(draw, LEADING), one_of(draw, UNITS)), infinite="-", nan=False)
     input = torch.where(input == -torch.inf, input, input.clamp(-1e4, 1e4))
@@ -57,7 +57,7 @@ def problem(draw: Draw, *, whole: bool) -> tuple[Tensor, Any, Tensor | None, Bad
     k = legal_k(draw, input, -1, mask, whole)
     bad: Bad = {
         "input": lambda: one_of(draw, (wrong_tensor(draw, input), torch.tensor(1.0))),
-        "k": lambda: wrong_k(draw, input, -1, whole),
+        "k": lambda: wrong_k(draw, input, -1, needed),
         "mask": lambda: wrong_mask(draw, input.shape),
     }
     return input, k, mask, bad
@@ -65,7 +65,11 @@ def problem(draw: Draw, *, whole: bool) -> tuple[Tensor, Any, Tensor | None, Bad
 
 def pathwise(draw: Draw, name: str) -> Case:
     estimator = PATHWISE[name]()
-    input, k, mask, bad = problem(draw, whole=not estimator.real_k or name == "estimators.Relaxed" or chance(draw, 60))
+    input, k, mask, bad = problem(
+        draw,
+        whole=not estimator.real_k or name == "estimators.Relaxed" or chance(draw, 60),
+        needed=not estimator.real_k,
+    )
     relaxation = one_of(draw, RELAXATIONS[:2] if name == "estimators.ReinMax" else RELAXATIONS)
     design = one_of(draw, SMOOTH if name == "estimators.SecondOrder" else DESIGNS) if estimator.uses_design else None
     generator = source(draw)
