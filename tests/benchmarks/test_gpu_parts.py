@@ -93,7 +93,9 @@ def data(tmp_path_factory):
     (folder / "package").mkdir()
     for number in range(40):
         for kind in "ak":
-            (folder / "package" / f"c{kind}{number:02}").write_text(f"text {number} of kind {kind}, again and again; " * 20)
+            (folder / "package" / f"c{kind}{number:02}").write_text(
+                f"text {number} of kind {kind}, again and again; " * 20
+            )
     verses = (f"verse {number} of a book that has a great many of them.\n" for number in range(16_000))
     (folder / "bible.txt").write_text("".join(verses))
     tokens = (torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)) - 1).relu()

@@ -10,7 +10,18 @@ import yaml
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "00_paper"
 MODULES = (
-    *("claims", "estimation", "figure", "grid_file", "inclusion", "optimum", "part", "planted_k", "results_file", "run"),
+    *(
+        "claims",
+        "estimation",
+        "figure",
+        "grid_file",
+        "inclusion",
+        "optimum",
+        "part",
+        "planted_k",
+        "results_file",
+        "run",
+    ),
     *("scale", "shapes", "subset", "summary", "memory", "timing"),
 )
 pytestmark = pytest.mark.usefixtures("experiment")

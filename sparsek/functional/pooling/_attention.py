@@ -8,7 +8,7 @@ from torch import Tensor
 from sparsek._validation import check_floating, check_positive
 from sparsek.functional._sigmoid_topk import sigmoid_topk
 
-from ._portable import portable_sigmoid_topk
+from ._portable import is_exporting, portable_sigmoid_topk
 from ._size import clip_size
 from ._tokens import check_token_mask, wide
 
@@ -106,7 +106,7 @@ def sigmoid_topk_weights(
         keep = mask | ~mask.any(-1, keepdim=True)
         rows = torch.where(mask, rows, 0.0)
     size = clip_size(k, rows.shape, mask, rows)
-    if torch.compiler.is_exporting():
+    if is_exporting():
         probs = portable_sigmoid_topk(rows, size, temperature, keep)
     else:
         probs = sigmoid_topk(rows, size, temperature=temperature, mask=keep)

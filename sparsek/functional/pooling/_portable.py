@@ -10,10 +10,13 @@ from torch import Tensor
 
 _HALVINGS = 48
 
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Whether `torch.export` traces. torch 2.6 does not tell it from `torch.compile`: compiled graphs take the portable forms there, too."""
+
 
 def expm1(z: Tensor) -> Tensor:
     """e^z − 1 for z <= 0."""
-    if not torch.compiler.is_exporting():
+    if not is_exporting():
         return z.expm1()
     half = z.clamp(min=-40) / 2
     return 2 * half.sinh() * half.exp()
@@ -21,7 +24,7 @@ def expm1(z: Tensor) -> Tensor:
 
 def log1p(x: Tensor) -> Tensor:
     """log(1 + x) for x > −1."""
-    return 2 * (x / (2 + x)).atanh() if torch.compiler.is_exporting() else x.log1p()
+    return 2 * (x / (2 + x)).atanh() if is_exporting() else x.log1p()
 
 
 def portable_topk_mask(order: Tensor, k: int | Tensor) -> Tensor:

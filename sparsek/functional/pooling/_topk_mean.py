@@ -8,7 +8,7 @@ from torch import Tensor
 from sparsek._validation import check_floating, inspectable
 from sparsek.functional._topk_mask import topk_mask
 
-from ._portable import portable_topk_mask
+from ._portable import is_exporting, portable_topk_mask
 from ._size import clip_size
 from ._tokens import blank, check_tokens, empty_rows, kept, select, wide, with_a_token
 
@@ -134,7 +134,7 @@ def _fill(order: Tensor, size: float | Tensor, keep: Tensor | None) -> Tensor:
         return _largest(order, size)
     if not isinstance(size, Tensor):
         size = order.new_tensor(size)
-    if not (size.requires_grad or torch.compiler.is_exporting()):
+    if not (size.requires_grad or is_exporting()):
         return topk_mask(order, size)
     number = order.shape[-1] if keep is None else keep.sum(-1)
     whole = torch.minimum(size.detach().floor(), torch.as_tensor(number - 1, dtype=size.dtype, device=size.device))
@@ -143,4 +143,4 @@ def _fill(order: Tensor, size: float | Tensor, keep: Tensor | None) -> Tensor:
 
 
 def _largest(order: Tensor, k: int | Tensor) -> Tensor:
-    return portable_topk_mask(order, k) if torch.compiler.is_exporting() else topk_mask(order, k)
+    return portable_topk_mask(order, k) if is_exporting() else topk_mask(order, k)
