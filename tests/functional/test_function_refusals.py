@@ -25,7 +25,7 @@ INFINITE = torch.tensor([[torch.inf, torch.inf, 0.0], [0.0, 0.0, 0.0]])
         ),
         (
             lambda: bits_per_byte(torch.zeros(2, 3, 8), torch.zeros(2, 3).long(), torch.ones(3).bool()),
-            r"mask must have the shape of target, \(2, 3\), got \(3,\)",
+            r"mask must be boolean of shape \(2, 3\), got torch.bool of shape \(3,\)",
         ),
         (lambda: doubly_capped(INFINITE, 1, 2), r"input must have at most k entries at \+inf in every row, got 2"),
         (
