@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsek._records import replaced
 from sparsek._validation import inspectable
 
 from ._implicit_op import as_tensor, solve_op
@@ -108,7 +109,7 @@ def solve_bias(x: Tensor, k: float | Tensor, columns: Columns, start: Tensor, it
         return bias
     width = float(problem.widest.max()) if x.numel() else 0.0
     while width > 1:
-        warm = problem._replace(x=x / width, widest=problem.widest / width)
+        warm = replaced(problem, x=x / width, widest=problem.widest / width)
         bias, width = _descend(warm, bias / width, _STAGE)[0] * width, width / _NARROWING
     return _descend(problem, bias, _MOST)[0]
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsek._records import replaced
+
 
 class Precision(NamedTuple):
     """What a working dtype can resolve."""
@@ -43,7 +45,7 @@ def precision_of_long_rows(dtype: torch.dtype) -> Precision:
     which one unit in some thousands near 0.999 reaches. A polish by at most 3e-5 moves no such unit by half its spacing; so the
     last step of a long row is a pass of its own.
     """
-    return _DOUBLE if dtype == torch.float64 else _SINGLE._replace(first_order=3e-5, second_order=3e-5)
+    return _DOUBLE if dtype == torch.float64 else replaced(_SINGLE, first_order=3e-5, second_order=3e-5)
 
 
 def polish_rows(probs: Tensor, missing: Tensor, spread: Tensor, *, first_order: bool) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsek._records import replaced
 from sparsek._validation import check_dim, check_floating, check_k, check_mask, inspectable, values_visible
 
 
@@ -117,4 +118,4 @@ def _split_infinities(rows: Rows, k: float | Tensor, mask: Tensor | None) -> Row
         raise ValueError(f"input must have at most k entries at +inf in every row, got {int(num_certain.max())}")
     left = _legal(_legal(count, num_valid) - num_certain, num_valid)
     left = left.masked_fill((free & scores.isnan()).any(-1, keepdim=True), torch.nan)
-    return rows._replace(scores=scores.masked_fill(~free | left.isnan(), 0.0), k=left, free=free, certain=certain)
+    return replaced(rows, scores=scores.masked_fill(~free | left.isnan(), 0.0), k=left, free=free, certain=certain)

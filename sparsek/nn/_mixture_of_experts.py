@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
+from sparsek._records import replaced
+
 from ._capacity import Capacity
 from ._dispatch import Dispatch, dispatch
 from ._experts import Experts
@@ -138,7 +140,7 @@ class MixtureOfExperts(nn.Module):
         if self.capacity is None:
             return routing
         dropped = plan.dropped.view(routing.indices.shape)
-        return routing._replace(dropped=dropped, stats=routing.stats | {"dropped": dropped.sum()})
+        return replaced(routing, dropped=dropped, stats=routing.stats | {"dropped": dropped.sum()})
 
     def _share(self, input: Tensor, mask: Tensor | None) -> Tensor:
         """What every real token takes; 0 for the others."""

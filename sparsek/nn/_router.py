@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sparsek._records import replaced
 from sparsek._validation import check_floating, check_token_mask
 from sparsek.functional import expert_load
 
@@ -215,7 +216,7 @@ class Router(nn.Module):
         """
         if self.output_mean is not None and self.training:
             total, count = outputs.sums()
-            routing = routing._replace(stats=routing.stats | {"output_sum": total.detach(), "output_count": count})
+            routing = replaced(routing, stats=routing.stats | {"output_sum": total.detach(), "output_count": count})
         if routing.absent is None:
             return output, routing
         weights, means = rows_of(routing.absent), self.output_mean

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsek._validation import check_dim, check_floating, check_k, values_visible
+from sparsek._validation import check_dim, check_floating, check_k, inspectable, values_visible
 
 
 class Rows(NamedTuple):
@@ -68,8 +68,10 @@ def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool, look: boo
 
 
 def as_number(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return `tensor` in `dtype`. Booleans are read as bytes, which converts them several times faster."""
-    return (tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor).to(dtype)
+    """Return `tensor` in `dtype`. Booleans are read as bytes, which converts them several times faster; `vmap` of torch 2.6 cannot."""
+    if tensor.dtype == torch.bool and inspectable(tensor):
+        tensor = tensor.view(torch.uint8)
+    return tensor.to(dtype)
 
 
 def working_dtype(device: torch.device) -> torch.dtype:

@@ -162,7 +162,7 @@ def test_bad_input_is_refused(estimator):
         with pytest.raises(ValueError, match=match):
             estimator.surrogate(fn, x, k, **kwargs)
 
-    refuse("num_samples must be at least 1", num_samples=0)
+    refuse("num_samples must be a whole number >= 1, got 0", num_samples=0)
     refuse("fn must return a floating-point tensor", fn=lambda s: 1.0)
     refuse("fn must return a floating-point tensor", fn=lambda s: s.sum(-1).long())
     refuse("fn must return one loss per row", fn=lambda s: s)

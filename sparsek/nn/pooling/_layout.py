@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsek._records import replaced
 from sparsek._validation import check_floating, values_visible
 from sparsek.functional.pooling._tokens import check_token_mask
 
@@ -87,8 +88,8 @@ def _nested(x: Any, mask: Tensor | None, places: Tensor | None, max_length: int 
         raise ValueError("a nested x must have no gaps between its rows; call .contiguous() first")
     offsets = x.offsets()
     layout = _ragged(x.values(), None, offsets, max_length)
-    return layout._replace(
-        restore=lambda weights: torch.nested.nested_tensor_from_jagged(layout.restore(weights), offsets)
+    return replaced(
+        layout, restore=lambda weights: torch.nested.nested_tensor_from_jagged(layout.restore(weights), offsets)
     )
 
 
@@ -132,7 +133,7 @@ def _indexed(x: Tensor, mask: Tensor | None, index: Tensor, rows: int | None, ma
     offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
     layout = _ragged(x[order], mask if mask is None else mask.expand(x.shape[0])[order], offsets, max_length)
     back = order.argsort()
-    return layout._replace(restore=lambda weights: layout.restore(weights)[back])
+    return replaced(layout, restore=lambda weights: layout.restore(weights)[back])
 
 
 def _checked_offsets(offsets: Tensor, values: Tensor) -> Tensor:

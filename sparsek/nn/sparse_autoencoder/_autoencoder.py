@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsek._records import replaced
 from sparsek._validation import check_floating, inspectable
 from sparsek.functional import SparseCode, sparse_decode
 from sparsek.functional._sparse_decode import check_levels, decode_levels, decode_rows
@@ -262,8 +263,8 @@ class SparseAutoencoder(nn.Module):
         latents = selection(self._scores(whole), context)
         active = latents.active
         if isinstance(active, Tensor):
-            return latents._replace(active=_filled(active, broken, torch.nan))
-        return latents._replace(active=active._replace(values=_filled(active.values, broken, torch.nan)))
+            return replaced(latents, active=_filled(active, broken, torch.nan))
+        return replaced(latents, active=replaced(active, values=_filled(active.values, broken, torch.nan)))
 
     def _constant(self, rows: Tensor) -> Tensor:
         """What is added to every reconstruction: (1 or rows, d_out)."""
