@@ -12,7 +12,7 @@ trap 'rm -rf "$place"' EXIT INT TERM
 
 run() {
   name="python$1-torch$2"
-  if ! command -v "python$1" > /dev/null; then
+  if ! "python$1" --version > /dev/null 2>&1; then
     echo "== $name: not run, there is no python$1"
     missing=1
     return

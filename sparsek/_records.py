@@ -15,5 +15,5 @@ def replaced(record: Record, **values: Any) -> Record:
         >>> replaced(SparseCode(1, 2), indices=3)
         SparseCode(values=1, indices=3)
     """
-    names: tuple[str, ...] = record._fields  # type: ignore[attr-defined]  # a named tuple
+    names: tuple[str, ...] = type(record)._fields  # type: ignore[attr-defined]  # a named tuple
     return type(record)(*[values.get(name, getattr(record, name)) for name in names])

@@ -70,7 +70,7 @@ def check_whole_numbers(name: str, tensor: Tensor) -> None:
 
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Refuse what is not a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 
@@ -89,7 +89,7 @@ def check_token_mask(name: str, mask: Tensor | None, shape: torch.Size) -> None:
 def check_dim(name: str, tensor: Tensor, dim: int) -> int:
     """Return `dim` counted from the front; refuse a tensor without dimensions and a `dim` that is no dimension of it."""
     ndim = tensor.dim()
-    if type(dim) is not int and (isinstance(dim, bool) or not isinstance(dim, int | torch.SymInt)):
+    if type(dim) is not int and (isinstance(dim, bool) or not isinstance(dim, (int, torch.SymInt))):
         raise ValueError(f"dim must be a whole number, got {dim!r}")
     if ndim == 0:
         raise ValueError(f"{name} must have at least one dimension, got a 0-d tensor")
@@ -136,7 +136,7 @@ def _is_number(value: object) -> bool:
     """Whether a value is a real number, or one that a compiler traces. The exact types first: abstract ones cost a microsecond."""
     if type(value) is float or type(value) is int:
         return True
-    return isinstance(value, Real | torch.SymFloat | torch.SymInt) and not isinstance(value, bool)
+    return isinstance(value, (Real, torch.SymFloat, torch.SymInt)) and not isinstance(value, bool)
 
 
 def check_k(k: float | Tensor, batch_shape: torch.Size, valid: int | Tensor | None, *, integer: bool = False) -> None:
@@ -188,6 +188,6 @@ def _check_tensor_k(k: Tensor, batch_shape: torch.Size, valid: int | Tensor | No
 def checked_shape(sample_shape: Sequence[int]) -> torch.Size:
     """Return `sample_shape` as a size; refuse what is not a sequence of whole numbers >= 0."""
     sizes = tuple(sample_shape) if isinstance(sample_shape, Sequence) else None
-    if sizes is None or not all(isinstance(s, int | torch.SymInt) and s >= 0 for s in sizes):
+    if sizes is None or not all(isinstance(s, (int, torch.SymInt)) and s >= 0 for s in sizes):
         raise ValueError(f"sample_shape must be a sequence of whole numbers >= 0, got {sample_shape!r}")
     return torch.Size(sizes)

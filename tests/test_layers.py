@@ -12,7 +12,7 @@ import sparsek
 ROOT = Path(sparsek.__file__).parent
 
 LAYERS = [
-    {"_version", "_validation"},
+    {"_version", "_validation", "_records"},
     {"kernels"},
     {"functional", "constraints"},
     {"distributed"},

@@ -27,7 +27,7 @@ def solve_implicitly(x: Tensor, k: float | Tensor, scale: float | Tensor, shape:
     if x.numel() == 0:
         return (x + 0 * k + 0 * scale).to(x.dtype)
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:  # a mode that traces or fakes
-        column = None if isinstance(scale, float | int) and scale == 1 else as_tensor(scale, x)
+        column = None if isinstance(scale, (float, int)) and scale == 1 else as_tensor(scale, x)
         probs, _ = solve_op(x, as_tensor(k, x), column, shape.name)
     elif torch._C._are_functorch_transforms_active():
         probs, _ = _Transformable.apply(x, k, scale, shape)

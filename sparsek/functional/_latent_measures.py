@@ -40,7 +40,7 @@ def latent_counts(latents: SparseCode | Tensor, num_latents: int, mask: Tensor |
         tensor([0, 2, 1, 0])
     """
     check_count("num_latents", num_latents)
-    if not isinstance(latents, Tensor | SparseCode):
+    if not isinstance(latents, (Tensor, SparseCode)):
         raise ValueError(f"latents must be a tensor or a SparseCode, got {type(latents).__name__}")
     values = latents if isinstance(latents, Tensor) else latents.values
     if values.dim() == 0:

@@ -81,7 +81,7 @@ class KHotGate(nn.Module):
         self.register_buffer("costs", self._unit_costs(k), persistent=False)
         self.register_buffer("progress", torch.ones(()))
         self.k = _counted(k, self.num_units)
-        representative = self.k if isinstance(self.k, int | float | nn.Parameter) else _REAL
+        representative = self.k if isinstance(self.k, (int, float, nn.Parameter)) else _REAL
         self.selector = KHotSelector(representative, relaxation, design, estimator)
         if not isinstance(temperature, Schedule):
             check_positive("temperature", temperature)
@@ -180,7 +180,7 @@ def _counted(
     """Return k as counts of units."""
     if isinstance(k, Schedule):
         return k.counted(units)
-    return k if isinstance(k, nn.Parameter | CostBudget) else unit_count(k, units)
+    return k if isinstance(k, (nn.Parameter, CostBudget)) else unit_count(k, units)
 
 
 def _group_indices(groups: Sequence[int] | Tensor | None, num_features: int) -> Tensor | None:

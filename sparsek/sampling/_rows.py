@@ -58,7 +58,7 @@ def as_rows(probs: Tensor, k: float | Tensor | None, fixed_size: bool, look: boo
     size = target.detach().ceil()
     phantom = size - target
     valid, settled, fractional = _check(probs, work, target, excess, phantom.detach(), look=look)
-    if isinstance(k, int | float):
+    if isinstance(k, (int, float)):
         fractional = k != int(k)
     if not settled:
         work = _spread(work, miss)

@@ -127,11 +127,7 @@ def _prepare(
 
 def _as_power(p: float | Tensor, x: Tensor) -> Tensor:
     if not isinstance(p, Tensor):
-        if (
-            isinstance(p, bool)
-            or not isinstance(p, int | float | torch.SymInt | torch.SymFloat)
-            or not math.isfinite(p)
-        ):
+        if isinstance(p, bool) or not isinstance(p, (int, float, torch.SymInt, torch.SymFloat)) or not math.isfinite(p):
             raise ValueError(f"p must be a finite number or a tensor, got {p!r}")
         return torch.full((), float(p), dtype=x.dtype, device=x.device)
     shape = (*x.shape[:-2], x.shape[-1])

@@ -28,7 +28,7 @@ def plain_exponent(p: float | Tensor) -> float | None:
         if wanted or p.dim() or not p.is_cpu or not inspectable(p):
             return None
         p = p.item()
-    return float(p) if isinstance(p, int | float) and _LEAST < p <= _MOST else None
+    return float(p) if isinstance(p, (int, float)) and _LEAST < p <= _MOST else None
 
 
 def plain_power_mean(size: Tensor, signs: Tensor | None, p: float, keep: Tensor | None) -> tuple[Tensor, Tensor]:

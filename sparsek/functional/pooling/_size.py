@@ -53,7 +53,7 @@ def _check_size(k: float | Tensor, batch: torch.Size) -> None:
             )
         if values_visible(k) and not bool(k.isfinite().all()):
             raise ValueError("k must be finite in every row")
-    elif isinstance(k, bool) or not isinstance(k, int | float) or not 1 <= k < math.inf:
+    elif isinstance(k, bool) or not isinstance(k, (int, float)) or not 1 <= k < math.inf:
         raise ValueError(f"k must be a finite number >= 1 or a tensor, got {k!r}")
 
 
