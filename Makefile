@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 COVERED := $(foreach part,functional sampling relaxations distributions estimators search nn metrics kernels distributed,tests/$(part) sparsek/$(part)) \
-  tests/test_constraints.py sparsek/constraints.py
+  tests/test_constraints.py sparsek/constraints.py tests/fuzz/test_fuzz_public.py
 
 .PHONY: demo test check lint types layers tests test-slow test-browser test-gpu test-triton bench gpu gpu-smoke routers pooling figures examples fresh matrix coverage mutation fuzz clean
 
