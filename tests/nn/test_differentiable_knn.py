@@ -231,7 +231,7 @@ def test_bad_arguments_are_refused():
     for k in ("3", None, True):
         with pytest.raises(ValueError, match="k must be a number or a tensor"):
             DifferentiableKNN(k)
-    with pytest.raises(ValueError, match="values must be a tensor, got list"):
+    with pytest.raises(ValueError, match="values must be a tensor of numbers, got list"):
         DifferentiableKNN(1)(torch.ones(1, 1), torch.ones(1, 1), [1.0])
     with pytest.raises(ValueError, match=r"k must be one number, got a tensor of shape \(2,\)"):
         DifferentiableKNN(torch.ones(2))
