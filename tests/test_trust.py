@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts/mutation")]
 import coverage_table  # noqa: E402 - of the folder above
-import results  # noqa: E402 - of the folder above
+import trials_file  # noqa: E402 - of the folder above
 
 PAGE = (ROOT / "docs/trust.md").read_text(encoding="utf-8")
 
@@ -47,14 +47,14 @@ def test_too_few_lines_or_branches_of_one_folder_fail(monkeypatch, capsys, count
 
 
 def row(verdict, identity, folder="functional"):
-    return results.Row(f"sparsek/{folder}/_x.py", "1", "f", "a → b", verdict, "3", "1", identity)
+    return trials_file.Row(f"sparsek/{folder}/_x.py", "1", "f", "a → b", verdict, "3", "1", identity)
 
 
 def test_scores_count_timeouts_as_kills_and_set_the_equivalent_apart():
     rows = [row(verdict, verdict) for verdict in ("killed", "timeout", "survived", "uncovered")] + [
         row("survived", "same")
     ]
-    score = results.score(rows, {"same", "killed"})
+    score = trials_file.score(rows, {"same", "killed"})
     assert score[:3] == (5, 2, 1)
     assert score.plain == pytest.approx(40)
     assert score.without_equivalent == pytest.approx(50)
@@ -63,22 +63,22 @@ def test_scores_count_timeouts_as_kills_and_set_the_equivalent_apart():
 
 def test_wilson_is_the_textbook_interval():
     """Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263 and 0 of 20."""
-    assert results._wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
-    assert results._wilson(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
+    assert trials_file._wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert trials_file._wilson(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [row("killed", "b"), row("survived", "a", "sampling")]
-    results.write(rows, tmp_path / "x.csv")
-    assert results.read(tmp_path / "x.csv") == rows
-    assert results.read(tmp_path / "none.csv") == []
+    trials_file.write(rows, tmp_path / "x.csv")
+    assert trials_file.read(tmp_path / "x.csv") == rows
+    assert trials_file.read(tmp_path / "none.csv") == []
 
 
 def test_the_page_has_the_scores_of_the_results():
-    assert results.table(results.read(), results.equivalent()) in PAGE
+    assert trials_file.table(trials_file.read(), trials_file.equivalent()) in PAGE
 
 
 def test_every_equivalent_mutant_is_of_the_sample_survived_and_has_a_reason():
-    rows, reasons = {row.identity: row for row in results.read()}, results.equivalent()
+    rows, reasons = {row.identity: row for row in trials_file.read()}, trials_file.equivalent()
     assert [name for name in reasons if name not in rows or rows[name].verdict not in {"survived", "uncovered"}] == []
     assert all(len(reason.split()) >= 5 for reason in reasons.values())

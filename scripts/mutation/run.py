@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import covering
-import results
+import trials_file
 import trial
 from mutants import Mutant, sample
-from results import Row
+from trials_file import Row
 
 ROOT = Path(__file__).parents[2]
 MUTATED = ("sparsek/functional", "sparsek/sampling")
@@ -47,7 +47,7 @@ def main() -> int:
     _copy(tree)
     mutants = _sample(options.folder, options.size, options.seed)
     known = _covering(tree, options.folder, again=options.measure)
-    rows = {row.identity: row for row in results.read() if row.identity in {mutant.identity for mutant in mutants}}
+    rows = {row.identity: row for row in trials_file.read() if row.identity in {mutant.identity for mutant in mutants}}
     left = [m for m in mutants if m.identity not in rows or rows[m.identity].verdict in options.again]
     left.sort(key=lambda mutant: mutant.identity)  # in no order of files: what is done is a sample, too
     if options.minutes <= 0:
@@ -60,9 +60,9 @@ def main() -> int:
         if i % CONTROL == 0 and not _control(tree, mutant, known, options):
             return 1
         rows[mutant.identity] = _tried(tree, mutant, known, options)
-        results.write(rows.values())
+        trials_file.write(rows.values())
         _show(i + 1, len(left), rows[mutant.identity], rows.values())
-    print(results.table(rows.values(), results.equivalent()))
+    print(trials_file.table(rows.values(), trials_file.equivalent()))
     return 0
 
 

@@ -49,7 +49,10 @@ def outcomes(module: str, world_size: int, folder: Path) -> dict[str, list[str]]
     finally:
         for process in context.processes:
             process.kill()
-    ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world_size)]
+    written = [folder / f"{rank}.json" for rank in range(world_size)]
+    ranks = [
+        json.loads(path.read_text()) if path.exists() else {} for path in written
+    ]  # a rank may end before it writes
     names = [LIGHT, *(case.__name__ for case in __import__(module).CASES)]
     return {name: [said.get(name, ending) for said in ranks] for name in names}
 
