@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import covering
-import trials_file
 import trial
+import trials_file
 from mutants import Mutant, sample
 from trials_file import Row
 
