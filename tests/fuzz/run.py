@@ -12,7 +12,7 @@ from collections import Counter
 
 import torch
 
-from tests.fuzz.all_cases import SUBJECTS
+from tests.fuzz.every_case import SUBJECTS
 from tests.fuzz.harness import REFUSED, RIGHT, Case, Tally, Undocumented, judge
 from tests.fuzz.subjects import each_case
 

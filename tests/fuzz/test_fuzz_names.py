@@ -1,6 +1,6 @@
 """No public name escapes: each has cases, or a reason why not."""
 
-from tests.fuzz.all_cases import SUBJECTS
+from tests.fuzz.every_case import SUBJECTS
 from tests.fuzz.public_names import NOT_FUZZED, is_container, is_contract, public
 
 

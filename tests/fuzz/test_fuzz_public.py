@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fuzz.all_cases import SUBJECTS
+from tests.fuzz.every_case import SUBJECTS
 from tests.fuzz.harness import Tally, judge
 from tests.fuzz.subjects import each_case
 
