@@ -189,7 +189,7 @@ def solve_rows(x: Tensor, k: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sweep_rows(problem: _Problem, bias: Tensor) -> _State:
-    x, certain, k, columns = problem[:4]
+    x, certain, k, columns = problem.x, problem.certain, problem.k, problem.columns
     shifted = x + bias.to(x.dtype).unsqueeze(-2)
     threshold = solve_rows(shifted, k)[1]
     logits = torch.where(certain, 0, shifted) - threshold.to(x.dtype)

@@ -212,8 +212,8 @@ def _states(sample: Tensor, rows: Rows, fixed_size: bool, look: bool) -> tuple[T
         units = units.masked_fill(~binary, 0)
     possible = torch.ones_like(binary[..., 0] if rows.n else units.sum(-1), dtype=torch.bool)
     if fixed_size:
-        missing = rows.size - units.sum(-1)
-        possible = (missing == 0) | ((missing == 1) & rows.phantom)
-        if rows.phantom:
+        missing, phantom = rows.size - units.sum(-1), rows.probs.shape[-1] > rows.n
+        possible = (missing == 0) | ((missing == 1) & phantom)
+        if phantom:
             units = torch.cat((units, missing.clamp(0, 1).unsqueeze(-1)), -1)
     return units, possible

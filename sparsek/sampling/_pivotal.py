@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sparsek._validation import beneath_gradients
+from sparsek._validation import beneath_gradients, inspectable
 from sparsek.kernels import native
 
 from ._kernels import arguments, kernels_take
@@ -180,7 +180,9 @@ def _shares(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _interleave(left: Tensor, right: Tensor) -> Tensor:
-    """Return the booleans left[0], right[0], left[1], … Two bytes are written at once, as one 16-bit number."""
+    """Return the booleans left[0], right[0], left[1], … Two bytes are written at once, as one 16-bit number; `vmap` of torch 2.6 cannot."""
+    if not inspectable(left):
+        return torch.stack((left, right), -1).flatten(-2)
     first, second = (left, right) if sys.byteorder == "little" else (right, left)
     return (as_number(first, torch.int16) + as_number(second, torch.int16) * 256).view(torch.bool)
 

@@ -22,11 +22,6 @@ class Rows(NamedTuple):
     valid: Tensor | None
     """(rows,) False where a row is not made of probabilities or misses its k; None when this was checked by raising."""
 
-    @property
-    def phantom(self) -> bool:
-        """Whether the last unit is the phantom."""
-        return self.probs.shape[-1] > self.n
-
     def poison(self, output: Tensor, unit_dims: int) -> Tensor:
         """Return `output` of shape (..., rows, *unit dimensions) with NaN in the rows that are not valid."""
         if self.valid is None:
