@@ -1,6 +1,7 @@
 #!/bin/sh
 # Does a stranger's machine run what the README says? Clones the repository into an empty folder, with an empty home and no cache, and runs
-# the README's two commands and its examples. Only the package client's settings (PIP_*) are kept.
+# the README's two commands and its examples. Only the package client's settings (PIP_*) and OMP_NUM_THREADS, for machines with other
+# work to do, are kept.
 #
 #   scripts/fresh.sh            the committed state of this repository
 #   FRESH=demo scripts/fresh.sh only `make demo`
@@ -14,7 +15,7 @@ git clone --quiet --no-local "$source" "$place/sparsek"
 cd "$place/sparsek"
 
 clean() {
-  for name in $(env | sed -n 's/^\(PIP_[A-Z0-9_]*\)=.*/\1/p'); do
+  for name in $(env | sed -nE 's/^(PIP_[A-Z0-9_]*|OMP_NUM_THREADS)=.*/\1/p'); do
     eval "value=\$$name"
     set -- "$name=$value" "$@"
   done
