@@ -9,7 +9,9 @@ set -eu
 
 source=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT INT TERM
+trap 'rm -rf "$place"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 mkdir "$place/home" "$place/tmp"
 git clone --quiet --no-local "$source" "$place/sparsek"
 cd "$place/sparsek"

@@ -8,7 +8,9 @@ set -eu
 
 cd "$(dirname "$0")/.."
 place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT INT TERM
+trap 'rm -rf "$place"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 run() {
   name="python$1-torch$2"
