@@ -10,7 +10,8 @@
   covariance and samples.
 - Gumbel variables of a tree: :func:`gumbel_with_maximum`, :func:`gumbel_log_inclusion`.
 - Sparse codes, values and indices end to end: :func:`sparse_topk`, :func:`sparse_encode` (a linear layer and its k largest
-  outputs), :func:`sparse_linear` (its outputs at given units) and :func:`sparse_decode`.
+  outputs), :func:`sparse_linear` (its outputs at given units), :func:`sparse_decode`, and :func:`sparse_refine` (better values
+  for the units that were chosen).
 - Sparse codes over a given dictionary: :func:`orthogonal_matching_pursuit`; the dictionary from the codes: :func:`ksvd_update`.
 - Measures of sparse codes: :func:`fvu`, :func:`explained_variance`, :func:`latent_counts`, :func:`density_histogram`,
   :func:`dictionary_similarity`; of a model with an autoencoder in it, :func:`cross_entropy_recovered` and :func:`kl_recovered`.
@@ -58,6 +59,7 @@ from ._sinkhorn_topk import sinkhorn_topk as sinkhorn_topk
 from ._sparse_decode import sparse_decode as sparse_decode
 from ._sparse_encode import sparse_encode as sparse_encode
 from ._sparse_encode import sparse_linear as sparse_linear
+from ._sparse_refine import sparse_refine as sparse_refine
 from ._sparse_topk import SparseCode as SparseCode
 from ._sparse_topk import sparse_topk as sparse_topk
 from ._successive_softmax import successive_softmax as successive_softmax
@@ -104,6 +106,7 @@ __all__ = [
     "sparse_decode",
     "sparse_encode",
     "sparse_linear",
+    "sparse_refine",
     "sparse_topk",
     "successive_softmax",
     "topk_mask",

@@ -60,7 +60,7 @@ def sparse_decode(
         tensor([[[3., 3.],
                  [5., 3.]]])
     """
-    _check_code(values, indices, weight, bias)
+    check_code(values, indices, weight, bias)
     dtype, exact = precision(values, weight, bias)
     batch, k = values.shape[:-1], values.shape[-1]
     flat, units, dictionary = as_rows(values.to(exact)), as_rows(indices), weight.to(exact)
@@ -104,7 +104,8 @@ def check_levels(levels: Sequence[int], k: int | None = None) -> None:
         raise ValueError(f"levels must be at most k = {k}, the width of the code, got {tuple(levels)}")
 
 
-def _check_code(values: Tensor, indices: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def check_code(values: Tensor, indices: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Refuse a code that does not fit the dictionary."""
     check_floating("values", values)
     check_floating("weight", weight)
     if weight.dim() != 2:

@@ -56,8 +56,8 @@ def activation_of(sae: SparseAutoencoder, k: int | None, threshold: float | None
 
 
 def check_autoencoder(sae: SparseAutoencoder, layout: str) -> None:
-    """Refuse transcoders and crosscoders."""
-    if not sae.centred or sae.skip_weight is not None or len(sae.input_shape) != 1:
+    """Refuse transcoders, crosscoders, and refined values, which no other library reads."""
+    if not sae.centred or sae.skip_weight is not None or len(sae.input_shape) != 1 or sae.refinement is not None:
         raise ValueError(f"sae must be a plain autoencoder for the layout of {layout}, got {sae.extra_repr()}")
 
 

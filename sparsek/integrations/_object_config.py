@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from sparsek import relaxations, sampling
 from sparsek.nn import sparse_autoencoder
-from sparsek.nn.sparse_autoencoder import LatentSelection
+from sparsek.nn.sparse_autoencoder import LatentSelection, Refinement
 from sparsek.relaxations import Relaxation
 from sparsek.sampling import Design
 
@@ -19,7 +19,7 @@ _PLAIN = (bool, int, float, str, type(None))
 @cache
 def known() -> dict[str, type]:
     """Classes by name."""
-    modules, bases = (sparse_autoencoder, relaxations, sampling), (LatentSelection, Relaxation, Design)
+    modules, bases = (sparse_autoencoder, relaxations, sampling), (LatentSelection, Refinement, Relaxation, Design)
     found = [getattr(module, name) for module in modules for name in module.__all__]
     return {
         kind.__name__: kind

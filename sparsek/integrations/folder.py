@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparsek.nn import LatentSelection, SparseAutoencoder
+from sparsek.nn import LatentSelection, Refinement, SparseAutoencoder
 
 from ._dictionary_files import field, read_config, read_tensors, required, write_config, write_tensors
 from ._object_config import from_config, to_config
@@ -63,6 +63,7 @@ def save(sae: SparseAutoencoder, folder: str | Path, *, thresholds: Mapping[floa
         "skip": sae.skip_weight is not None,
         "prefixes": sae.prefixes.tolist()[:-1],
         "selection": to_config(sae.selection),
+        "refinement": to_config(sae.refinement),
         "thresholds": found,
     }
     write_tensors(Path(folder) / WEIGHTS, sae.state_dict())
@@ -80,8 +81,12 @@ def load(folder: str | Path) -> SparseAutoencoder:
     selection = from_config(field(config, "selection", path))
     if not isinstance(selection, LatentSelection):
         raise ValueError(f"selection must be one of latents in {path}, got {selection!r}")
+    refinement = from_config(config.get("refinement"))
+    if not isinstance(refinement, Refinement | None):
+        raise ValueError(f"refinement must be one of values or null in {path}, got {refinement!r}")
     sizes = {name: field(config, name, path) for name in ("d_in", "d_sae", "d_out", "skip", "prefixes")}
-    sae, tensors = SparseAutoencoder(selection=selection, **sizes), read_tensors(weights)
+    sae = SparseAutoencoder(selection=selection, refinement=refinement, **sizes)
+    tensors = read_tensors(weights)
     state = sae.state_dict()
     found = dict(zip(state, required(tensors, state, weights), strict=True))
     for name, value in found.items():

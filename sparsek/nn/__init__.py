@@ -23,7 +23,8 @@
 - :class:`SparseAutoencoder` is a dictionary of latents, few of them active in a token; its selections are in
   :mod:`sparsek.nn.sparse_autoencoder`: :class:`NestedTopK` (one dictionary for every k), :class:`MultiTopK`,
   :class:`HierarchicalTopK`, :class:`RandomK`, :class:`TopK`, :class:`BatchTopK`, :class:`ContributionTopK`, :class:`AbsTopK`,
-  :class:`ReLUL1`, :class:`JumpReLU`, :class:`Threshold`, :class:`RelaxedTopK`, :class:`SampledTopK`. :class:`AuxK` revives dead latents.
+  :class:`ReLUL1`, :class:`JumpReLU`, :class:`Threshold`, :class:`RelaxedTopK`, :class:`SampledTopK`. :class:`AuxK` revives dead latents,
+  :class:`Refinement` refines the values of active ones on the token.
 - :class:`DifferentiableKNN` predicts from the k nearest references, and learns what near means.
 - Networks with exactly k weights are in :mod:`sparsek.nn.sparsity`: per layer, over a whole model, n of every m.
 - :class:`Attribution` scores the internal units of a model, found by :class:`UnitSite`: which k of them keep its behaviour.
@@ -162,6 +163,7 @@ from .sparse_autoencoder import LevelledTopK as LevelledTopK
 from .sparse_autoencoder import MultiTopK as MultiTopK
 from .sparse_autoencoder import NestedTopK as NestedTopK
 from .sparse_autoencoder import RandomK as RandomK
+from .sparse_autoencoder import Refinement as Refinement
 from .sparse_autoencoder import RelaxedTopK as RelaxedTopK
 from .sparse_autoencoder import ReLUL1 as ReLUL1
 from .sparse_autoencoder import SampledTopK as SampledTopK
@@ -263,6 +265,7 @@ __all__ = [
     "ReLUGate",
     "ReLUL1",
     "RecencyWeighting",
+    "Refinement",
     "RefuseNegative",
     "RelaxedTopK",
     "Routed",

@@ -60,8 +60,7 @@ class AutoencoderMeasures(nn.Module):
         self.fvu.update(autoencoder.decode(latents, input).flatten(1), target.flatten(1))
         if self.by_k is not None:
             for x, y in zip(input.split(_ROWS), target.split(_ROWS), strict=True):
-                code = autoencoder.encode(x, k=self.levels[-1])
-                self.by_k.update(autoencoder.decode(code, x, levels=self.levels).flatten(2), y.flatten(1))
+                self.by_k.update(autoencoder.reconstruct(x, self.levels).flatten(2), y.flatten(1))
 
     def compute(self) -> dict[str, Tensor]:
         """Numbers by name, `fvu`, `l0`, `dead`, `fvu_k4`, ..., of all processes; and keep them."""

@@ -80,7 +80,7 @@ def median_bias_and_unit_output(autoencoder: SparseAutoencoder, tokens: Tensor, 
     bias = autoencoder.decoder_bias
     noise = torch.randn(256, len(bias), generator=generator, dtype=bias.dtype, device=bias.device)
     input = (F.normalize(noise, dim=-1) + bias).view(-1, *autoencoder.input_shape)
-    code = autoencoder.encode(input)
+    code = autoencoder.encode(input, refine=0)
     norm = (autoencoder.decode(code).flatten(1) - bias).norm(dim=-1).mean()
     autoencoder.encoder_weight.div_(norm)
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from sparsek.cli import run
-from sparsek.nn import ContributionTopK
-from sparsek.tasks import SparseAutoencodersTask, SquaredError, WarmupDecay, median_bias
+from sparsek.nn import ContributionTopK, Refinement
+from sparsek.tasks import GeometricMean, SparseAutoencodersTask, SquaredError, WarmupDecay, median_bias
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "sae"
@@ -107,3 +107,9 @@ def test_several_have_rates_of_their_own():
     assert isinstance(cli.model, SparseAutoencodersTask)
     rates = {name: task.learning_rate for name, task in cli.model.members.items()}
     assert rates == {"nested": pytest.approx(2e-4 / (3072 / 2**14) ** 0.5), "batch": 1e-3, "saelens": 3e-4}
+
+
+def test_refined_values_are_chosen_by_a_file():
+    task = run(words("refined", steps=1)).model
+    assert task.autoencoder.refinement == Refinement()
+    assert isinstance(task.loss, GeometricMean)

@@ -179,6 +179,42 @@ def decode(draw: Draw) -> Case:
     return made(draw, SF.sparse_decode, given, law, bad, words=words)
 
 
+@fuzzes("functional.sparse_refine", weight=2)
+def refine(draw: Draw) -> Case:
+    rows, n, d, dtype, given = layer(draw)
+    k = whole(draw, n)
+    indices = indices_for(draw, rows, n, k)
+    values = laid_out(draw, numbers(draw, (*rows, k), dtype, one_of(draw, TAME)))
+    bias = None if chance(draw, 40) else numbers(draw, (d,), dtype, "normal")
+    given = {"input": given["input"], "values": values, "indices": indices, "weight": given["weight"], "bias": bias}
+    given["steps"] = one_of(draw, (1, 2, 0))
+    bad: Bad = {
+        "input": lambda: one_of(draw, (wrong_tensor(draw, given["input"]), torch.ones((*rows, d + 1), dtype=dtype))),
+        "values": lambda: one_of(draw, (wrong_tensor(draw, values), torch.ones((*rows, k + 1), dtype=dtype))),
+        "indices": lambda: wrong_indices(draw, indices, n),
+        "weight": lambda: one_of(draw, (wrong_tensor(draw, given["weight"]), torch.ones(3, dtype=dtype))),
+        "bias": lambda: one_of(draw, (torch.ones(d + 1, dtype=dtype), torch.ones(d).long())),
+        "steps": lambda: one_of(draw, (-1, 0.5, "1", None)),
+    }
+    words = {"values": ("values", "indices"), "weight": ("weight", "input", "bias"), "input": ("input",)}
+
+    def law(result: Tensor) -> None:
+        holds(result.shape == values.shape and result.dtype == dtype, "shape or dtype")
+        wide, x, before = given["weight"].double(), given["input"].double(), values.double()
+        shift = 0 if bias is None else bias.double()
+
+        def left(code: Tensor) -> Tensor:
+            return (x - dense(code, indices, n) @ wide - shift).norm(dim=-1)
+
+        size = x.norm(dim=-1) + left(before) + before.abs().sum(-1)
+        tame = (size < 1e10) & (wide.norm() < 1e10)
+        slack = 64 * torch.finfo(dtype).eps * size * (1 + wide.norm()) + 1e-30
+        holds((left(result.double()) <= left(before) + slack) | ~tame, "the error has grown")
+        holds((result.double() * before >= 0) | ~tame.unsqueeze(-1), "a sign has changed")
+
+    return made(draw, SF.sparse_refine, given, law, bad, words=words)
+
+
 @fuzzes("functional.orthogonal_matching_pursuit", "functional.ksvd_update", weight=2)
 def pursuit(draw: Draw, name: str) -> Case:
     rows = (6,) if name == "ksvd_update" else one_of(draw, ROWS)

@@ -205,6 +205,7 @@ LATENTS: dict[str, Callable[[], SN.LatentSelection]] = {
     "Threshold": lambda: SN.Threshold(0.1),
     "SparseAutoencoder": lambda: SN.TopK(3),
     "AuxK": lambda: SN.TopK(3),
+    "Refinement": lambda: SN.NestedTopK(3),
 }
 
 
@@ -216,7 +217,8 @@ def autoencoder(draw: Draw, name: str) -> Case:
 
     def call(input: Any) -> tuple[Any, Any]:
         torch.manual_seed(seed)
-        sae = SN.SparseAutoencoder(d, n, LATENTS[name]()).train(train)
+        refinement = SN.Refinement(steps=2) if name == "Refinement" else None
+        sae = SN.SparseAutoencoder(d, n, LATENTS[name](), refinement=refinement).train(train)
         output = sae(input, generator=generator)
         if name == "AuxK":
             aux = SN.AuxK(n, window=1)

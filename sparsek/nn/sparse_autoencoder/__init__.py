@@ -6,6 +6,8 @@
 - A price on being active: :class:`ReLUL1`, :class:`JumpReLU`; a fixed :class:`Threshold`.
 - Through a relaxation, with a gradient to all latents and to k: :class:`RelaxedTopK`; k-hot samples: :class:`SampledTopK`.
 
+- Values that know of one another: :class:`Refinement`, with any of them.
+
 A selection of your own is a :class:`LatentSelection`: from :class:`PreActivations` and a :class:`SelectionContext` to :class:`Latents`.
 
 :class:`AuxK` counts dead latents and is the loss that revives them. :func:`splice` puts an autoencoder in the place of a layer's output
@@ -27,6 +29,7 @@ from ._output import SparseAutoencoderOutput as SparseAutoencoderOutput
 from ._pointwise import JumpReLU as JumpReLU
 from ._pointwise import ReLUL1 as ReLUL1
 from ._random_k import RandomK as RandomK
+from ._refinement import Refinement as Refinement
 from ._relaxed import RelaxedTopK as RelaxedTopK
 from ._relaxed import SampledTopK as SampledTopK
 from ._selection import LatentSelection as LatentSelection
@@ -52,6 +55,7 @@ __all__ = [
     "PreActivations",
     "RandomK",
     "ReLUL1",
+    "Refinement",
     "RelaxedTopK",
     "SampledTopK",
     "SelectionContext",

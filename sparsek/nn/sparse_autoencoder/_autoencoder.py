@@ -12,15 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsek._records import replaced
-from sparsek._validation import check_floating, inspectable
+from sparsek._validation import check_count, check_floating
 from sparsek.functional import SparseCode, sparse_decode
-from sparsek.functional._sparse_decode import check_levels, decode_levels, decode_rows
+from sparsek.functional._sparse_decode import check_levels, decode_levels
 
 from ._batch_top_k import Threshold
+from ._broken_rows import broken_rows, filled
 from ._latents import Latents, PreActivations
 from ._nested_top_k import NestedTopK
 from ._output import SparseAutoencoderOutput, squared_distances
-from ._prefixes import decode_prefixes, decode_ragged
+from ._parts import main_code, parts_of, refined_parts
+from ._refinement import Refinement, refined
 from ._selection import LatentSelection, SelectionContext
 
 _BLOCK = 2048
@@ -54,9 +56,11 @@ class SparseAutoencoder(nn.Module):
         skip: Whether a linear map of the input is added to the output.
         prefixes: Rising numbers of latents below `d_sae` from which each token is reconstructed too (width-Matryoshka): the
             first latents then hold what matters most.
+        refinement: Of the values of active latents on the token, while training and after. For an autoencoder alone.
 
     Raises:
-        ValueError: If a size is below 1, the selection needs more latents, or `prefixes` do not rise within [1, d_sae).
+        ValueError: If a size is below 1, the selection needs more latents, `prefixes` do not rise within [1, d_sae), or there is a
+            `refinement` and a target that is not the input.
 
     Example:
         >>> import torch
@@ -88,6 +92,7 @@ class SparseAutoencoder(nn.Module):
         d_out: int | Sequence[int] | None = None,
         skip: bool = False,
         prefixes: Sequence[int] = (),
+        refinement: Refinement | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = _shape("d_in", d_in)
@@ -96,6 +101,9 @@ class SparseAutoencoder(nn.Module):
         self.selection = NestedTopK(min(32, self.d_sae)) if selection is None else selection
         self.selection.check(self.d_sae)
         self.centred = d_out is None
+        if refinement is not None and not self.centred:
+            raise ValueError(f"refinement must be None for a target that is not the input, got {refinement}")
+        self.refinement = refinement
         width_in, width_out = math.prod(self.input_shape), math.prod(self.output_shape)
         directions = F.normalize(torch.randn(self.d_sae, width_out), dim=-1)
         tied = directions if width_in == width_out else F.normalize(torch.randn(self.d_sae, width_in), dim=-1)
@@ -118,38 +126,65 @@ class SparseAutoencoder(nn.Module):
             generator: Source of randomness, for selections that sample while training.
         """
         rows, batch = self._rows(input)
-        broken = _broken(rows)
+        broken = broken_rows(rows)
         latents = self._activate(self.selection, rows, broken, progress, generator)
-        parts, main = self._decode_parts(latents, self._constant(rows))
-        parts = _filled(parts, broken, torch.nan)
+        prefixes = self.prefixes if self.prefixes.numel() and self.training else None
+        parts = parts_of(latents, self.decoder_weight, self._constant(rows), prefixes, self.refinement, rows)
+        reconstructions = filled(parts.reconstructions, broken, torch.nan)
         return SparseAutoencoderOutput(
-            reconstruction=parts[:, main].reshape(*batch, *self.output_shape),
-            latents=_with_batch(_main(latents), batch),
-            reconstructions=parts.reshape(*batch, *parts.shape[1:]),
+            reconstruction=reconstructions[:, parts.main].reshape(*batch, *self.output_shape),
+            latents=_with_batch(parts.active, batch),
+            reconstructions=reconstructions.reshape(*batch, *reconstructions.shape[1:]),
             penalty=latents.penalty,
-            weights=_part_weights(latents, parts),
+            weights=parts.weights,
         )
 
-    def encode(self, input: Tensor, k: int | None = None, *, threshold: float | None = None) -> SparseCode | Tensor:
+    def encode(
+        self, input: Tensor, k: int | None = None, *, threshold: float | None = None, refine: int | None = None
+    ) -> SparseCode | Tensor:
         """Active latents of each token: by the selection, or the `k` largest, or those above a `threshold`.
 
         Args:
             input: Tokens.
             k: Any number of latents, in [0, d_sae]. Of a dictionary trained for it (`NestedTopK`, `RandomK`) every k is good.
-            threshold: At least 0. The width of the code is then the largest number of any token.
+            threshold: At least 0, for the values before refinement. The width of the code is then the largest number of any token.
+            refine: Steps by which values are refined on the token (:class:`Refinement`), at least 0; any trained dictionary gains
+                by it. Default: as `refinement` has it, 0 without one.
 
         Returns:
-            Values, at least 0, and indices (..., width), largest first with `k`; as :attr:`SparseAutoencoderOutput.latents` is
-            where neither is given.
+            Values, at least 0, and indices (..., width), with `k` in the order of the values before refinement, largest first; as
+            :attr:`SparseAutoencoderOutput.latents` is where neither is given.
         """
         if k is not None and threshold is not None:
             raise ValueError(f"k and threshold must not both be given, got k={k} and threshold={threshold}")
+        steps = self._steps(refine)
         rows, batch = self._rows(input)
         if k is not None:
             values, indices = self._scores(rows).top(k)
-            return SparseCode(values.relu().view(*batch, k), indices.view(*batch, k))
-        selection = self.selection if threshold is None else Threshold(threshold)
-        return _with_batch(self._activate(selection, rows, _broken(rows), 1.0, None).active, batch)
+            active: SparseCode | Tensor = SparseCode(values.relu(), indices)
+        else:
+            selection = self.selection if threshold is None else Threshold(threshold)
+            active = main_code(self._activate(selection, rows, broken_rows(rows), 1.0, None))
+        if steps:
+            active = refined(active, rows - self.decoder_bias, self.decoder_weight, steps)
+        return _with_batch(active, batch)
+
+    def reconstruct(self, input: Tensor, levels: Sequence[int], *, refine: int | None = None) -> Tensor:
+        """Reconstruct each token from its k largest latents for every k of `levels`, (..., levels, *d_out), encoded once.
+
+        Args:
+            input: Tokens.
+            levels: Rising numbers of latents, in [0, d_sae].
+            refine: As in :meth:`encode`; each k by itself.
+        """
+        steps, (rows, batch) = self._steps(refine), self._rows(input)
+        check_levels(levels)
+        values, indices = self._scores(rows).top(levels[-1])
+        code = SparseCode(values.relu(), indices)
+        parts = decode_levels(*code, self.decoder_weight, levels, self._constant(rows))
+        if steps:
+            parts = refined_parts(code, levels, parts, self.decoder_weight, self._constant(rows), steps, rows)[0]
+        return parts.view(*batch, len(levels), *self.output_shape)
 
     def decode(
         self, latents: SparseCode | Tensor, input: Tensor | None = None, *, levels: Sequence[int] | None = None
@@ -227,7 +262,16 @@ class SparseAutoencoder(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes and the selection."""
         target = "" if self.centred else f" -> {self.output_shape}"
-        return f"{self.input_shape}{target}, d_sae={self.d_sae}, selection={self.selection}"
+        refinement = "" if self.refinement is None else f", refinement={self.refinement}"
+        return f"{self.input_shape}{target}, d_sae={self.d_sae}, selection={self.selection}{refinement}"
+
+    def _steps(self, refine: int | None) -> int:
+        if refine is None:
+            return 0 if self.refinement is None else self.refinement.steps
+        check_count("refine", refine, 0)
+        if refine and not self.centred:
+            raise ValueError(f"refine must be 0 for a target that is not the input, got {refine}")
+        return refine
 
     def _learnt(self, selection: LatentSelection) -> nn.ParameterDict:
         values = selection.parameters(self.d_sae)
@@ -257,35 +301,20 @@ class SparseAutoencoder(nn.Module):
         progress: float,
         generator: torch.Generator | None,
     ) -> Latents:
-        whole = _filled(rows, broken, 0.0)  # a broken token takes nothing from the others of its batch
+        whole = filled(rows, broken, 0.0)  # a broken token takes nothing from the others of its batch
         learnt = dict(self.selection_parameters.items())
         context = SelectionContext(self.decoder_weight, self.training, progress, generator, learnt)
         latents = selection(self._scores(whole), context)
         active = latents.active
         if isinstance(active, Tensor):
-            return replaced(latents, active=_filled(active, broken, torch.nan))
-        return replaced(latents, active=replaced(active, values=_filled(active.values, broken, torch.nan)))
+            return replaced(latents, active=filled(active, broken, torch.nan))
+        return replaced(latents, active=replaced(active, values=filled(active.values, broken, torch.nan)))
 
     def _constant(self, rows: Tensor) -> Tensor:
         """What is added to every reconstruction: (1 or rows, d_out)."""
         if self.skip_weight is None:
             return self.decoder_bias.unsqueeze(0)
         return F.linear(rows, self.skip_weight, self.decoder_bias)
-
-    def _decode_parts(self, latents: Latents, constant: Tensor) -> tuple[Tensor, int]:
-        """Reconstructions, (rows, parts, d_out), and the place of the main one."""
-        active, weight = latents.active, self.decoder_weight
-        if isinstance(active, Tensor):
-            parts = (active @ weight + constant).unsqueeze(1)
-        elif latents.levels:
-            parts = decode_levels(*active, weight, latents.levels, constant)
-        else:
-            decoded = decode_ragged(active, weight) if latents.ragged else decode_rows(*active, weight)
-            parts = (decoded + constant).unsqueeze(1)
-        if self.prefixes.numel() and self.training:
-            narrow = decode_prefixes(_main(latents), weight, self.prefixes)[:, :-1] + constant.unsqueeze(1)
-            parts = torch.cat((parts, narrow), 1)
-        return parts, latents.main
 
 
 def _scale(d: int, n: int, k: float) -> float:
@@ -294,34 +323,6 @@ def _scale(d: int, n: int, k: float) -> float:
     normal = NormalDist()
     quantile = normal.inv_cdf(1 - share)
     return 1 / (1 + n * (share + quantile * normal.pdf(quantile)) / d)
-
-
-def _part_weights(latents: Latents, parts: Tensor) -> Tensor:
-    """Of levels as the selection says, by default 1 in all; a prefix counts as the main part does, and the sum stays."""
-    levels = list(latents.weights) or [1.0]
-    prefixes = parts.shape[1] - len(levels)
-    total = sum(levels)
-    weights = levels + [levels[latents.main]] * prefixes
-    return torch.tensor(weights, dtype=parts.dtype, device=parts.device) * (total / sum(weights))
-
-
-def _main(latents: Latents) -> SparseCode | Tensor:
-    """What the reconstruction that counts is made of."""
-    if isinstance(latents.active, Tensor) or not latents.levels:
-        return latents.active
-    k = latents.levels[latents.main]
-    return SparseCode(latents.active.values[:, :k], latents.active.indices[:, :k])
-
-
-def _broken(rows: Tensor) -> Tensor | None:
-    """(rows, 1): tokens with a NaN or an infinite entry; their latents and reconstructions are NaN. None if a look shows none."""
-    broken = (rows.detach() * 0).sum(-1, keepdim=True).isnan()  # 0 · ∞ is NaN; cheaper than isfinite
-    return None if broken.is_cpu and inspectable(broken) and not broken.any() else broken
-
-
-def _filled(values: Tensor, broken: Tensor | None, value: float) -> Tensor:
-    """Values (rows, …) with a number in the place of broken rows."""
-    return values if broken is None else values.masked_fill(broken.view(-1, *[1] * (values.dim() - 1)), value)
 
 
 def _with_batch(active: SparseCode | Tensor, batch: torch.Size) -> SparseCode | Tensor:
