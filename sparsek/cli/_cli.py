@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sparsek.callbacks import (
     CheckpointError,
@@ -200,5 +202,11 @@ def run(args: ArgsType = None) -> SparsekCLI:
     Args:
         args: Words of the command line, such as `["fit", "-c", "configs/moe/text.yaml"]`; by default those of this
             process.
+
+    Raises:
+        SystemExit: With 143 if SIGTERM ended the run, which Lightning takes for success; the same command goes on with it.
     """
-    return SparsekCLI(args)
+    try:
+        return SparsekCLI(args)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None

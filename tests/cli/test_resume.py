@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -91,6 +92,32 @@ def test_a_run_that_died_goes_on_and_one_that_ended_does_not(capsys):
         assert torch.equal(resumed.model.state_dict()[name], value), name
     run(command())
     assert versions() == ["version_0", "version_1", "version_2"]
+
+
+class Terminated(Callback):
+    """Is sent SIGTERM at a step, as Slurm, Docker and `kill` do."""
+
+    at = None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == Terminated.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_was_terminated_says_so_to_the_shell_and_goes_on(capsys, monkeypatch):
+    more = "--trainer.callbacks+=test_resume.Terminated"
+    whole = run(command(more))
+    monkeypatch.setattr(Terminated, "at", 8)
+    with pytest.raises(SystemExit) as ended:
+        run(command(more))
+    assert ended.value.code == 143
+    monkeypatch.setattr(Terminated, "at", None)
+    capsys.readouterr()
+    resumed = run(command(more))
+    assert "going on with the run in runs/sparsek/version_1 from" in capsys.readouterr().err
+    assert lines(1) == lines(0)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
 def test_another_configuration_never_and_a_named_checkpoint_begin_new_runs():
