@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, SelectorMixin, f_classif, mutual_info_classif
 from sklearn.svm import LinearSVC
+from slow_gate import SlowGate
 from torch import Tensor
 
 from sparsek.estimators import StraightThrough
@@ -133,6 +134,11 @@ def screened(k: int, seed: int, share: int = 5, **setting: Any) -> Any:
     """A random forest leaves `share` × k columns, a gate selects among them. Uses a forest, and so is no row of a gate."""
     screen = SelectFromModel(RandomForestClassifier(200, random_state=seed), threshold=-np.inf, max_features=share * k)
     return Screened(screen, annealed(k, seed, **setting))
+
+
+def slow_gate(k: int, seed: int, **setting: Any) -> Any:
+    """`FeatureGate` in a loop of its own: signs of the columns, plain gradient descent, all columns open for half of the steps."""
+    return SlowGate(k, random_state=seed, **setting)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ MODULES = (
     "results_file",
     "run",
     "selections",
+    "slow_gate",
     "splits",
 )
 
@@ -218,6 +219,17 @@ def test_a_screened_gate_selects_among_what_the_forest_leaves():
     assert len(left) == 6
     assert len(selector.get_support(indices=True)) == 2
     assert set(selector.get_support(indices=True)) <= set(left)
+
+
+def test_a_slow_gate_reads_signs_alone_selects_k_columns_and_leaves_the_generator_alone():
+    from slow_gate import SlowGate  # noqa: PLC0415 - from the folder of the experiment
+
+    table = Xor(2, columns=8, rows=400).read()
+    X = table.X - np.median(table.X, axis=0)
+    before = torch.get_rng_state()
+    one, two = (SlowGate(2, steps=200, hidden=32, random_state=1).fit(each, table.y) for each in (X, X**3))
+    assert one.get_support(indices=True).tolist() == two.get_support(indices=True).tolist() == list(table.known)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_old_names_of_collections_are_there_for_the_time_of_a_call_only():

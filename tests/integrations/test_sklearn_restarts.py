@@ -49,6 +49,18 @@ def test_every_row_of_every_restart_has_a_mask_of_its_own_of_k_features_and_drop
     assert abs(dropped.sum() - 0.5 * drawn) > z * (drawn * 0.6 * 0.4) ** 0.5  # and of half it would not be
 
 
+def test_noise_is_added_before_the_mask_in_training_alone_and_has_the_standard_deviation_asked_for():
+    noisy = RestartGates(2, 7, 3, SigmoidTopK(), None, StraightThrough(), noise=0.5)
+    torch.manual_seed(0)
+    seen = noisy(torch.zeros(2, 5000, 7)).detach()
+    assert ((seen != 0).sum(-1) == 3).all()
+    kept, z = seen[seen != 0], 4.5  # false alarm 7e-6
+    spread = kept.square().mean() / 0.25 - 1
+    assert abs(spread) < z * (2 / len(kept)) ** 0.5
+    assert abs(kept.square().mean() / 0.27 - 1) > z * (2 / len(kept)) ** 0.5  # and of 0.52 it would not be
+    assert (noisy.eval()(torch.zeros(2, 3, 7)) == 0).all()
+
+
 def test_a_restart_gets_the_gradient_of_its_own_rows_alone():
     module = gates(2, estimator=Marginals())
     module(torch.ones(2, 5, 7))[1].square().mul(torch.arange(7)).sum().backward()

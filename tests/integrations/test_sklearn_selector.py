@@ -102,6 +102,16 @@ def test_one_restart_has_no_stability_and_more_have_that_of_their_pairs():
     assert 0 <= noise.stability_ < 1
 
 
+def test_noise_keeps_the_network_from_learning_rows_by_heart():
+    X, y = table(60, 20)
+    y = np.random.default_rng(3).permutation(y)  # nothing but rows to learn
+    losses = {
+        noise: TopKSelector(10, max_steps=150, restarts=1, dropout=0.0, noise=noise).fit(X, y).history_[-1]["loss"]
+        for noise in (0.0, 2.0)
+    }
+    assert losses[0.0] < 0.3 < losses[2.0]
+
+
 def test_history_tells_step_k_and_loss_of_every_restart():
     X, y = table()
     selector = TopKSelector(1, start=8, **FOUND).fit(X, y)

@@ -22,7 +22,8 @@ class RestartGates(KHotGate):
     """As many gates as restarts, of one k: a row of scores each, zero at first.
 
     While training every row of every restart has a mask of its own, from which features are dropped again with
-    probability `dropout`; in eval mode a restart's mask is the top k of its scores.
+    probability `dropout`, and gets normal noise of standard deviation `noise` before it; in eval mode there is no noise, and
+    a restart's mask is the top k of its scores.
 
     Shape:
         - input: (restarts, rows, columns).
@@ -47,9 +48,10 @@ class RestartGates(KHotGate):
         design: Design | None,
         estimator: PathwiseEstimator,
         dropout: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         super().__init__(columns, k, relaxation, design, estimator)
-        self.dropout = dropout
+        self.dropout, self.noise = dropout, noise
         self.weight = nn.Parameter(torch.zeros(restarts, columns))
 
     def scores(self, input: Tensor) -> Tensor:
@@ -60,6 +62,13 @@ class RestartGates(KHotGate):
     def probs(self, input: Tensor | None = None) -> Tensor:
         """Return the inclusion probabilities of each restart, (restarts, columns)."""
         return self.selector.relaxation(self.weight, self.current_k(self.weight))
+
+    def forward(self, input: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Gate, in training after noise has been added."""
+        if self.training and self.noise:
+            drawn = torch.randn(input.shape, generator=generator, device=input.device, dtype=input.dtype)
+            input = input + self.noise * drawn
+        return super().forward(input, generator)
 
     def mask(self, input: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the masks, in training with what is dropped."""

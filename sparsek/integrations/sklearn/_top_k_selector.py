@@ -48,6 +48,8 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     In training, features that were drawn are dropped again with probability `dropout`: without it a network that can do with
     a few of the k features leaves the others to chance. "auto" keeps half of k features on average, but 5 (k, if less) at least.
+    `noise` added to the columns keeps the network from learning single rows by heart: of use where rows are few, or come in
+    groups of nearly equal ones, such as repeated measurements, that are to be told apart by the class alone.
 
     Columns are standardised inside; constant ones are taken last. Equal rows are merged, so weights are exactly repetitions,
     and the order of rows does not matter. The same `random_state` gives the same result to the last bit, and the global
@@ -65,6 +67,8 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         start: What k falls from: a count (int) or a share of the columns (float): features that matter only together are
             found while all are there.
         dropout: Probability in [0, 1), or "auto".
+        noise: Standard deviation of normal noise that is added to the standardised columns in training, drawn anew for every
+            batch.
         hidden: Widths of the hidden layers of the network.
         max_steps: Optimizer steps of one restart.
         batch_size: Rows of a batch, each with a mask of its own.
@@ -120,6 +124,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         "mode": [PathwiseEstimator, None],
         "start": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
         "dropout": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+        "noise": [Interval(Real, 0, None, closed="left")],
         "hidden": ["array-like"],
         "max_steps": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -143,6 +148,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         mode: PathwiseEstimator | None = None,
         start: float = 1.0,
         dropout: float | str = "auto",
+        noise: float = 0.0,
         hidden: tuple[int, ...] = (64,),
         max_steps: int = 1000,
         batch_size: int = 128,
@@ -162,6 +168,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         self.mode = mode
         self.start = start
         self.dropout = dropout
+        self.noise = noise
         self.hidden = hidden
         self.max_steps = max_steps
         self.batch_size = batch_size
@@ -224,7 +231,7 @@ class TopKSelector(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             dropout = 1 - min(1.0, max(_LEAST_KEPT, _KEPT / k))
         schedule = GeometricSchedule(max(start, k), k, until=0.8)
         parts = self.relaxation or SigmoidTopK(), self.design, self.mode or StraightThrough()
-        return RestartGates(restarts, columns, schedule, *parts, dropout=dropout)
+        return RestartGates(restarts, columns, schedule, *parts, dropout=dropout, noise=self.noise)
 
     def _train(
         self, rows: Rows, target: Target, k: int, recipe: Recipe, kept: list[Tensor], seeds: list[int], first: int = 0
