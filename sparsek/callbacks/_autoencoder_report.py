@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ._autoencoder_figure import autoencoder_figure
 from ._autoencoder_record import AutoencoderRecord
+from ._run_folder import run_folder, save_picture
 
 
 class AutoencoderReport(Callback):
@@ -74,14 +74,8 @@ class AutoencoderReport(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the files, and give the picture to the loggers that take one."""
-        place = trainer.log_dir  # asks all processes
-        if place is None or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        folder = run_folder(trainer)
+        if folder is None:
             return
-        folder = Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
         self.record.write(folder)
-        picture = folder / "autoencoder.png"
-        autoencoder_figure(self.record).savefig(picture, dpi=120)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("autoencoder", [str(picture)])
+        save_picture(trainer, autoencoder_figure(self.record), folder / "autoencoder.png")

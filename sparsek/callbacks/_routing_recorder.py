@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from sparsek.metrics import DomainInformation, DomainLoad, GradientSNR
 
 from ._figure import routing_figure
 from ._record import RoutingRecord
+from ._run_folder import run_folder, save_picture
 
 
 class RoutingRecorder(Callback):
@@ -141,17 +141,11 @@ class RoutingRecorder(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the files, and give the picture to the loggers that take one."""
-        place = trainer.log_dir  # asks all processes
-        if place is None or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        folder = run_folder(trainer)
+        if folder is None:
             return
-        folder = Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
         self.record.write(folder)
-        picture = folder / "routing.png"
-        routing_figure({"run": self.record}).savefig(picture, dpi=120)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("routing", [str(picture)])
+        save_picture(trainer, routing_figure({"run": self.record}), folder / "routing.png")
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         network = cast(Any, module).network

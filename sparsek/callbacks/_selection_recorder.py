@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sparsek.nn import FeatureGate
 
+from ._run_folder import run_folder, save_picture
 from ._selection_figure import selection_figure
 
 
@@ -49,18 +50,13 @@ class SelectionRecorder(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the files, and give the picture to the loggers that take one."""
-        place = trainer.log_dir  # asks all processes
-        if place is None or not self.rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        folder = run_folder(trainer) if self.rows else None
+        if folder is None:
             return
-        folder = Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
         self._write(folder / "selection.csv")
         _, names, probs, support = zip(*self.rows, strict=True)
-        picture = folder / "selection.png"
-        selection_figure(probs, support, names=names, image=self._image).savefig(picture, dpi=120)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("selection", [str(picture)])
+        figure = selection_figure(probs, support, names=names, image=self._image)
+        save_picture(trainer, figure, folder / "selection.png")
 
     def _write(self, path: Path) -> None:
         with path.open("w", newline="") as file:

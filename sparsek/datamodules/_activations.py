@@ -12,6 +12,7 @@ from torch import Tensor
 from ._activation_batches import ActivationEvalBatches, ActivationTrainBatches
 from ._activation_shards import ActivationStore, open_store
 from ._corpus import SPLITS, split_of
+from ._fractions import check_fractions
 
 _SHOWN = 5
 
@@ -85,11 +86,7 @@ class ActivationDataModule(LightningDataModule):
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                "val_fraction and test_fraction must be above 0 with a sum below 1, "
-                f"got {val_fraction} and {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         self.folders = [Path(path) for path in (folder, target) if path is not None]
         self.batch_size, self.block_size, self.window_blocks = batch_size, block_size, window_blocks
         self.by_document, self.val_fraction, self.test_fraction = by_document, val_fraction, test_fraction

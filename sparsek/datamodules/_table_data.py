@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsek._validation import check_positive
 
+from ._fractions import check_fractions
 from ._row_batches import RowBatches, RowsInOrder
 from ._row_split import split_rows
 from ._scaling import Imputation, Standardisation, filled
@@ -73,11 +74,7 @@ class TableDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
-        if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                "val_fraction and test_fraction must be above 0 with a sum below 1, "
-                f"got {val_fraction} and {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         self.source, self.root, self.batch_size = source, root, batch_size
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.imputation, self.seed = imputation, seed

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 
 from ._batches import EvalBatches, TrainBatches
 from ._corpus import Corpus, read_corpus
+from ._fractions import check_fractions
 from ._sources import LanguageReference, PythonLibrary, TextSource, TorchHeaders
 
 
@@ -56,11 +57,7 @@ class TextDataModule(LightningDataModule):
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                "val_fraction and test_fraction must be above 0 with a sum below 1, "
-                f"got {val_fraction} and {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         default: list[TextSource] = [PythonLibrary(), LanguageReference(), TorchHeaders()]
         self.sources = list(default if sources is None else sources)
         self.length, self.batch_size, self.seed = length, batch_size, seed
