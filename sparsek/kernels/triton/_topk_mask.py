@@ -14,7 +14,7 @@ _ZERO_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 """Low bits of a float32 that a number of this dtype leaves 0."""
 
 
-@torch.library.custom_op("sparsek::topk_mask", mutates_args=())
+@torch.library.custom_op("sparsek::topk_mask_rows", mutates_args=())
 def topk_mask_rows(scores: Tensor, k: Tensor) -> Tensor:
     """Select the k largest entries of each row; a row where k has no answer, or with a NaN, is NaN.
 
