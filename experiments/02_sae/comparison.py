@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from plan import Line, Run, final_runs
@@ -26,13 +26,21 @@ class Tested:
 
     run: Run
     values: Mapping[int, Mapping[str, float]]
+    refined: bool = False
+    """Whether its errors are those of refined values: so if it is trained with them."""
 
     def of(self, metric: str) -> dict[int, float]:
-        """A metric by seed; `gmean` is the geometric mean of FVU over all k."""
-        return {
-            seed: geometric_mean(values) if metric == "gmean" else values[metric]
-            for seed, values in self.values.items()
-        }
+        """A metric by seed, `fvu_…` as the row is read; `gmean` is the geometric mean of FVU over all k."""
+        begin = "fvu_refined_" if self.refined else "fvu_"
+        if metric == "gmean":
+            return {seed: geometric_mean(values, f"{begin}k") for seed, values in self.values.items()}
+        name = metric.replace("fvu_", begin, 1)
+        return {seed: values[name] for seed, values in self.values.items()}
+
+    def read_refined(self) -> Tested | None:
+        """The same with refined values, if they were measured for every seed."""
+        measured = all(any(name.startswith("fvu_refined_k") for name in values) for values in self.values.values())
+        return replace(self, refined=True) if measured else None
 
     def mean(self, metric: str) -> float:
         """Mean over seeds."""
@@ -44,9 +52,9 @@ class Tested:
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def geometric_mean(values: Mapping[str, float]) -> float:
+def geometric_mean(values: Mapping[str, float], begin: str = "fvu_k") -> float:
     """Over the k of one dictionary."""
-    return statistics.geometric_mean(value for name, value in values.items() if name.startswith("fvu_k"))
+    return statistics.geometric_mean(value for name, value in values.items() if name.startswith(begin))
 
 
 def tested_rows(lines: Sequence[Line], grid: Mapping[str, Any], length: str) -> dict[str, Tested]:
@@ -60,7 +68,7 @@ def tested_rows(lines: Sequence[Line], grid: Mapping[str, Any], length: str) -> 
                 if (line["seed"], line["step"], line["config"]) == (str(run.seed), str(run.steps), run.config):
                     values.setdefault(run.seed, {})[line["metric"]] = float(line["value"])
         if values:
-            found[row] = Tested(run, values)
+            found[row] = Tested(run, values, "refinement" in grid["rows"][row])
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def tables(lines: Sequence[Line], grid: Mapping[str, Any]) -> str:
         rows = tested_rows(lines, grid, length)
         if rows:
             parts += [f"**{length}**: {plan['steps']:,} steps.", _differences(rows, grid), _by_k(rows, grid)]
+            refined = {row: read for row, tested in rows.items() if (read := tested.read_refined())}
+            parts += [_by_k(refined, grid, "FVU after a step of refinement at k =")] if refined else []
+            parts += [single] if (single := _against_single(rows, grid)) else []
             waiting = [row for row in grid["rows"] if row not in rows]
             parts += [f"Not run at this length yet: {'; '.join(waiting)}."] if waiting else []
     return "\n\n".join(parts)
@@ -62,13 +66,35 @@ def _differences(rows: Mapping[str, Tested], grid: Mapping[str, Any]) -> str:
     return "\n".join(out)
 
 
-def _by_k(rows: Mapping[str, Tested], grid: Mapping[str, Any]) -> str:
+def _by_k(rows: Mapping[str, Tested], grid: Mapping[str, Any], title: str = "FVU at k =") -> str:
     """FVU at each k, mean over seeds."""
-    out = ["| FVU at k = | " + " | ".join(map(str, grid["levels"])) + " |", "|---" * (len(grid["levels"]) + 1) + "|"]
+    out = [f"| {title} | " + " | ".join(map(str, grid["levels"])) + " |", "|---" * (len(grid["levels"]) + 1) + "|"]
     for row in ordered(rows):
         cells = [f"{rows[row].mean(f'fvu_k{level}'):.4f}" for level in grid["levels"]]
         out.append("| " + " | ".join([row, *cells]) + " |")
     return "\n".join(out)
+
+
+def _against_single(rows: Mapping[str, Tested], grid: Mapping[str, Any]) -> str:
+    """By how much rows that train at several k differ from the row that trains at each k alone, as both are read and refined."""
+    single = {k: rows[row] for k, row in grid["single"].items() if row in rows}
+    if len(single) < 2:
+        return ""
+    out = ["| against the row trained at k alone, % at k = | " + " | ".join(map(str, single)) + " |"]
+    out.append("|---" * (len(single) + 1) + "|")
+    for row in (row for row in ordered(rows) if row in grid["several"]):
+        refined = rows[row].read_refined()
+        out.append(_percents(row, rows[row], single))
+        if refined and all(one.read_refined() for one in single.values()):
+            out.append(
+                _percents(f"{row}; both refined", refined, {k: replace(one, refined=True) for k, one in single.items()})
+            )
+    return "\n".join(out)
+
+
+def _percents(name: str, tested: Tested, single: Mapping[int, Tested]) -> str:
+    cells = [f"{100 * (tested.mean(f'fvu_k{k}') / one.mean(f'fvu_k{k}') - 1):+.1f}" for k, one in single.items()]
+    return "| " + " | ".join([name, *cells]) + " |"
 
 
 def ordered(rows: Mapping[str, Tested]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsek.datamodules import ActivationBatch, ActivationDataModule
 from sparsek.datamodules._activation_batches import gather
-from sparsek.functional import SparseCode
+from sparsek.functional import SparseCode, sparse_refine
 from sparsek.metrics import FVU, L0, DeadLatents, FVUByK, L0Threshold
 from sparsek.nn import AbsTopK, SparseAutoencoder
 
@@ -28,35 +28,59 @@ def measure(sae: SparseAutoencoder, data: ActivationDataModule, grid: Mapping[st
 
 
 def largest(sae: SparseAutoencoder, x: Tensor, k: int) -> SparseCode:
-    """The k largest latents of each token; by magnitude, with their sign, where the autoencoder is trained so."""
+    """The k largest latents of each token as the encoder has them; by magnitude, with their sign, where it is trained so."""
     if isinstance(sae.selection, AbsTopK):
         return sae.scores(x).top(k, magnitude=True)
-    return sae.encode(x, k=k)
+    return sae.encode(x, k=k, refine=0)
 
 
 def by_k(
     sae: SparseAutoencoder, batches: Iterable[ActivationBatch], levels: list[int], calibrated: L0Threshold | None = None
 ) -> dict[str, float]:
-    """FVU at each k, from one code of the largest."""
-    metric = FVUByK(sae.input_shape.numel(), levels)
+    """FVU at each k, from one code of the largest; and after one step of refinement, `fvu_refined_k…`."""
+    errors = FVUByK(sae.input_shape.numel(), levels), FVUByK(sae.input_shape.numel(), levels)
     for x, _ in batches:
         code = largest(sae, x, levels[-1])
-        metric.update(sae.decode(code, levels=levels), x)
+        for metric, steps in zip(errors, (0, 1), strict=True):
+            metric.update(decoded(sae, code, x, levels, steps), x)
         if calibrated is not None:
             calibrated.update(code)
-    return {f"fvu_k{level}": float(value) for level, value in zip(levels, metric.compute(), strict=True)}
+    return {
+        f"fvu_{word}k{level}": float(value)
+        for word, metric in zip(("", "refined_"), errors, strict=True)
+        for level, value in zip(levels, metric.compute(), strict=True)
+    }
+
+
+def decoded(sae: SparseAutoencoder, code: SparseCode, x: Tensor, levels: list[int], steps: int) -> Tensor:
+    """(tokens, levels, d): from the leading entries of a code, each level refined by itself."""
+    if not steps:
+        return sae.decode(code, levels=levels)
+    parts = []
+    for level in levels:
+        values, indices = code.values[:, :level], code.indices[:, :level]
+        better = sparse_refine(x, values, indices, sae.decoder_weight, sae.decoder_bias, steps=steps)
+        parts.append(sae.decode(SparseCode(better, indices)))
+    return torch.stack(parts, 1)
 
 
 def at_threshold(
     sae: SparseAutoencoder, batches: Iterable[ActivationBatch], threshold: float, wanted: int
 ) -> dict[str, float]:
     """FVU and L0 with the latents above one threshold."""
-    error, active = FVU(sae.input_shape.numel()), L0(sae.d_sae)
+    error, better = FVU(sae.input_shape.numel()), FVU(sae.input_shape.numel())
+    active = L0(sae.d_sae)
     for x, _ in batches:
-        code = sae.encode(x, threshold=threshold)
+        code = sae.encode(x, threshold=threshold, refine=0)
         error.update(sae.decode(code), x)
+        values = sparse_refine(x, *code, sae.decoder_weight, sae.decoder_bias)
+        better.update(sae.decode(SparseCode(values, code.indices)), x)
         active.update(code)
-    return {f"fvu_threshold_l0_{wanted}": float(error.compute()), "l0_threshold": float(active.compute())}
+    return {
+        f"fvu_threshold_l0_{wanted}": float(error.compute()),
+        f"fvu_refined_threshold_l0_{wanted}": float(better.compute()),
+        "l0_threshold": float(active.compute()),
+    }
 
 
 def dead(sae: SparseAutoencoder, data: ActivationDataModule, grid: Mapping[str, Any]) -> float:

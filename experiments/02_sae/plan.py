@@ -60,8 +60,9 @@ def final_runs(grid: Mapping[str, Any], row: str, length: str, lines: Sequence[L
 
 
 def criterion(grid: Mapping[str, Any], row: str) -> str:
-    """What a row's setting is chosen by: its error at the k that it is trained for."""
-    return f"fvu_k{grid['rows'][row].get('k', grid['k'])}"
+    """What a row's setting is chosen by: its error at the k that it is trained for, with refined values if it is trained so."""
+    described = grid["rows"][row]
+    return f"fvu_{'refined_' if 'refinement' in described else ''}k{described.get('k', grid['k'])}"
 
 
 def value(lines: Sequence[Line], run: Run, metric: str) -> float:

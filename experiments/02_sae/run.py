@@ -91,6 +91,7 @@ def main() -> None:
     unknown = set(arguments.rows or ()) - set(grid["rows"])
     if unknown:
         parser.error(f"rows must be of {arguments.grid.name}, got {', '.join(sorted(unknown))}")
+    grid["task"] |= grid["lengths"][arguments.length].get("task", {})
     for row in arguments.rows or grid["rows"]:
         for run in missing(grid, row, arguments.length, arguments.results, arguments.seeds):
             if arguments.minutes is not None and time.perf_counter() - start > 60 * arguments.minutes:

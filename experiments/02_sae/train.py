@@ -64,7 +64,9 @@ def train_own(run: Run, grid: Mapping[str, Any], data: ActivationDataModule) -> 
     chosen = selection(row, run.coefficient)
     options = {name: instantiate(value) for name, value in (grid.get("task", {}) | row.get("task", {})).items()}
     task = SparseAutoencoderTask(
-        SparseAutoencoder(data.shape, run.d_sae or grid["d_sae"], chosen),
+        SparseAutoencoder(
+            data.shape, run.d_sae or grid["d_sae"], chosen, refinement=instantiate(row.get("refinement"))
+        ),
         learning_rate=run.learning_rate,
         schedule=WarmupDecay(grid["warmup"], grid["decay"]),
         seed=run.seed,

@@ -37,7 +37,14 @@ def tiny(tmp_path_factory):
     for name in names[:2]:
         rows[name]["selection"] = grid["rows"][name]["selection"] | {"init_args": {"k": 4}}
     lengths = {"quick": {"part": "quick", "steps": 12, "seeds": [0, 1], "learning_rates": [1e-3, 1e-2]}}
-    grid |= sizes | {"rows": rows, "lengths": lengths, "dead_tokens": 500, "reference": names[0]}
+    grid |= sizes | {
+        "rows": rows,
+        "lengths": lengths,
+        "dead_tokens": 500,
+        "reference": names[0],
+        "several": [],
+        "task": {},
+    }
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
     return folder, grid
 
@@ -56,7 +63,12 @@ def test_rows_are_tuned_tested_and_tabulated_and_nothing_runs_twice(tiny, monkey
     start(folder, monkeypatch)
     assert (folder / "out.csv").read_text().startswith(kept)
     lines = rows_of(folder / "out.csv")
-    metrics = {f"fvu_k{k}" for k in (2, 4, 8)} | {"fvu_threshold_l0_4", "l0_threshold", "dead", "step_ms"}
+    metrics = {f"fvu_{word}k{k}" for k in (2, 4, 8) for word in ("", "refined_")} | {
+        "fvu_threshold_l0_4",
+        "l0_threshold",
+        "dead",
+        "step_ms",
+    }
     for row, described in grid["rows"].items():
         mine = [line for line in lines if line["row"] == row]
         tried = {line["config"] for line in mine if line["seed"] == "0"}
@@ -142,6 +154,52 @@ def test_the_geometric_mean_is_that_of_all_k_of_the_test_split():
 
     values = {"fvu_k4": 0.4, "fvu_k8": 0.1, "val/fvu_k4": 9.0, "fvu_threshold_l0_32": 7.0}
     assert Tested(None, {0: values}).mean("gmean") == pytest.approx(0.2)
+
+
+def test_a_row_that_is_trained_with_refined_values_is_read_so():
+    from comparison import tested_rows  # noqa: PLC0415 - from the folder of the experiment
+    from figure import tables  # noqa: PLC0415 - with it
+    from plan import Run, criterion  # noqa: PLC0415 - with it
+
+    rows = {"several": {"refinement": {}}, "one": {"k": 4}, "two": {"k": 8}}
+    length = {"part": "quick", "steps": 4, "seeds": [0], "learning_rates": [0.1]}
+    grid = {"k": 8, "rows": rows, "several": ["several"], "single": {4: "one", 8: "two"}, "lengths": {"quick": length}}
+    grid |= {"threshold_l0": 8, "reference": "one", "levels": [4, 8]}
+    assert [criterion(grid, row) for row in rows] == ["fvu_refined_k8", "fvu_k4", "fvu_k8"]
+    plain, better = {"k4": 0.4, "k8": 0.2, "threshold_l0_8": 0.3}, {"k4": 0.3, "k8": 0.1, "threshold_l0_8": 0.2}
+    found = {f"fvu_{name}": value for name, value in plain.items()}
+    found |= {f"fvu_refined_{name}": value for name, value in better.items()}
+    found |= {f"val/{name}": value for name, value in found.items()} | {"dead": 0.0, "step_ms": 1.0, "l0_threshold": 8}
+    config = Run("", 0, 4, 0.1).config
+    lines = [
+        {"row": row, "seed": "0", "step": "4", "config": config, "metric": metric, "value": str(value)}
+        for row in rows
+        for metric, value in found.items()
+    ]
+    tested = tested_rows(lines, grid, "quick")
+    assert [round(tested[row].mean("fvu_k8"), 9) for row in rows] == [0.1, 0.2, 0.2]
+    assert tested["several"].mean("gmean") == pytest.approx((0.3 * 0.1) ** 0.5)
+    assert tested["one"].read_refined().mean("fvu_threshold_l0_8") == 0.2
+    assert "| several | -25.0 | -50.0 |" in tables(lines, grid)
+    assert "| several; both refined | +0.0 | +0.0 |" in tables(lines, grid)
+
+
+def test_refined_errors_are_those_of_refined_codes(tiny):
+    from measure import at_threshold, by_k  # noqa: PLC0415 - from the folder of the experiment
+
+    from sparsek.functional import fvu  # noqa: PLC0415 - with it
+    from sparsek.nn import SparseAutoencoder, TopK  # noqa: PLC0415 - with it
+
+    torch.manual_seed(0)
+    sae, x = SparseAutoencoder(12, 48, TopK(4)).eval().requires_grad_(False), torch.randn(100, 12)
+    found = by_k(sae, [(x[:60], x[:60]), (x[60:], x[60:])], [2, 4]) | at_threshold(sae, [(x, x)], 0.5, 4)
+    for steps, word in enumerate(("", "refined_")):
+        for k in (2, 4):
+            expected = fvu(sae.decode(sae.encode(x, k=k, refine=steps)), x)
+            assert found[f"fvu_{word}k{k}"] == pytest.approx(float(expected), rel=1e-5)
+        expected = fvu(sae.decode(sae.encode(x, threshold=0.5, refine=steps)), x)
+        assert found[f"fvu_{word}threshold_l0_4"] == pytest.approx(float(expected), rel=1e-5)
+    assert found["fvu_refined_k4"] < found["fvu_k4"]
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results_and_the_figure_is_drawn_again(tmp_path):
