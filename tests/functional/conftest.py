@@ -1,7 +1,8 @@
-"""Tests of sigmoid top-k run by every execution that this machine has."""
+"""Operators run by every execution that this machine has."""
 
 import pytest
 
+from sparsek.functional import _sparse_products as products
 from sparsek.kernels import Backend, available, use_backends
 
 
@@ -12,3 +13,17 @@ def execution(request):
         pytest.skip(f"{request.param} is not there")
     with use_backends(request.param):
         yield request.param
+
+
+ROUTES = {"bags": (Backend.EAGER, 1.0), "dense": (Backend.EAGER, 0.0), "native": (Backend.NATIVE, 1.0)}
+
+
+@pytest.fixture(params=ROUTES)
+def route(request, monkeypatch):
+    """One way to compute the products: bags of torch, a dense matrix, or C++."""
+    backend, full = ROUTES[request.param]
+    if not available(backend):
+        pytest.skip(f"{backend} is not there")
+    monkeypatch.setattr(products, "FULL", full)
+    with use_backends(backend):
+        yield

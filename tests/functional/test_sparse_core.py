@@ -8,24 +8,9 @@ from torch.func import grad, vmap
 
 from sparsek.functional import _sparse_products as products
 from sparsek.functional import sparse_decode, sparse_encode, sparse_linear, sparse_topk
-from sparsek.kernels import Backend, available, use_backends
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 LEVELS = (2, 5, 11)
-
-
-ROUTES = {"bags": (Backend.EAGER, 1.0), "dense": (Backend.EAGER, 0.0), "native": (Backend.NATIVE, 1.0)}
-
-
-@pytest.fixture(params=ROUTES)
-def route(request, monkeypatch):
-    """One way to compute the products: bags of torch, a dense matrix, or C++."""
-    backend, full = ROUTES[request.param]
-    if not available(backend):
-        pytest.skip(f"{backend} is not there")
-    monkeypatch.setattr(products, "FULL", full)
-    with use_backends(backend):
-        yield
 
 
 def problem(dtype, rows=(3, 17), n=300, d=12, k=11, seed=0):

@@ -9,23 +9,8 @@ from scipy.optimize import nnls
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import vmap
 
-from sparsek.functional import _sparse_products as products
 from sparsek.functional import sparse_decode, sparse_refine
 from sparsek.functional._sparse_refine import refine_dense, refine_entries
-from sparsek.kernels import Backend, available, use_backends
-
-ROUTES = {"bags": (Backend.EAGER, 1.0), "dense": (Backend.EAGER, 0.0), "native": (Backend.NATIVE, 1.0)}
-
-
-@pytest.fixture(params=ROUTES)
-def route(request, monkeypatch):
-    """One way to compute the products: bags of torch, a dense matrix, or C++."""
-    backend, full = ROUTES[request.param]
-    if not available(backend):
-        pytest.skip(f"{backend} is not there")
-    monkeypatch.setattr(products, "FULL", full)
-    with use_backends(backend):
-        yield
 
 
 def problem(rows=(20,), n=40, d=12, k=6, seed=0, dtype=torch.float64, norms=1.0):

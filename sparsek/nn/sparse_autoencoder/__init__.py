@@ -5,7 +5,6 @@
 - One dictionary for every k: :class:`NestedTopK` (the default), :class:`MultiTopK`, :class:`HierarchicalTopK`, :class:`RandomK`.
 - A price on being active: :class:`ReLUL1`, :class:`JumpReLU`; a fixed :class:`Threshold`.
 - Through a relaxation, with a gradient to all latents and to k: :class:`RelaxedTopK`; k-hot samples: :class:`SampledTopK`.
-
 - Values that know of one another: :class:`Refinement`, with any of them.
 
 A selection of your own is a :class:`LatentSelection`: from :class:`PreActivations` and a :class:`SelectionContext` to :class:`Latents`.
