@@ -70,7 +70,9 @@ class LoopProduct(GroupedProduct):
 
     def groups(self, counts: Tensor) -> list[tuple[int, int, int]]:
         """(Expert, first row, row after the last) of each expert; those without rows too."""
-        ends = list(accumulate(counts.tolist()))
+        # Under `torch.func`, torch 2.6 has no `tolist`.
+        sizes = counts.tolist() if torch.__version__ >= "2.7" else [int(count) for count in counts]
+        ends = list(accumulate(sizes))
         return list(zip(range(len(ends)), [0, *ends], ends, strict=False))
 
     def rows(self, input: Tensor, weight: Tensor, groups: list[tuple[int, int, int]]) -> Tensor:

@@ -68,7 +68,7 @@ def _dense(x: Tensor, mask: Tensor | None) -> Layout:
 def _map(x: Tensor, mask: Tensor | None) -> Layout:
     """A feature map (B, C, *spatial), in either memory format: its positions are the tokens."""
     batch, _, *spatial = x.shape
-    check_token_mask(mask, torch.Size((batch, *spatial)))
+    check_token_mask(mask, x.movedim(1, -1).shape[:-1])
     if mask is not None:
         mask = mask.expand(batch, *spatial).flatten(1)
 

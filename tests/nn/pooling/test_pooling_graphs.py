@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch._functorch import config as functorch_config
 
 from sparsek.nn import GeM, MeanPool
 from tests.nn.pooling.pooling_cases import POOLINGS, D, tokens
@@ -16,6 +17,16 @@ pytestmark = [
 ]
 
 QUICK = {"gem", "max", "top-k-mean-real", "sigmoid-top-k", "multihead"}
+
+
+@pytest.fixture(autouse=True)
+def within_minutes():
+    """Let torch 2.6 end: it would search every path of a graph for what it may compute again."""
+    if torch.__version__ < "2.7":
+        with functorch_config.patch(ban_recompute_used_far_apart=False):
+            yield
+    else:
+        yield
 
 
 def some(quick):
@@ -71,7 +82,7 @@ def test_ragged_rows_compile_with_a_longest_length():
 @some(QUICK)
 def test_exports_with_dynamic_batch_and_length(case):
     pool = case.build(torch.float32)
-    program = torch.export.export(pool, inputs(case, 3, 7), dynamic_shapes=dynamic())
+    program = torch.export.export(pool, inputs(case, 3, 7), dynamic_shapes=dynamic(), strict=False)
     assert not [node for node in program.graph.nodes if "sparsek" in str(node.target)]
     for batch, length in ((3, 7), (4, 11), (2, 2)):
         arguments = inputs(case, batch, length, seed=length)
@@ -83,7 +94,7 @@ def test_maps_of_any_size_export_without_a_mask(case):
     pool, size = case.build(torch.float32), torch.export.Dim
     example = tokens(case, 2, D, 3, 4, dtype=torch.float32)
     program = torch.export.export(
-        pool, (example,), dynamic_shapes=({2: size("H", min=2, max=64), 3: size("W", min=2, max=64)},)
+        pool, (example,), dynamic_shapes=({2: size("H", min=2, max=64), 3: size("W", min=2, max=64)},), strict=False
     )
     for shape in ((3, 4), (9, 2)):
         x = tokens(case, 2, D, *shape, dtype=torch.float32, seed=1)
