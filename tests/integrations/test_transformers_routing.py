@@ -226,6 +226,9 @@ def test_router_logits_are_recorded():
     assert output.aux_loss.isfinite()
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="the compiler of torch 2.6 does not read transformers' decorators"
+)
 def test_compiles_without_a_graph_break():
     torch.compiler.reset()
     model = replace_router(CASES[0].model(), Router)
