@@ -136,8 +136,9 @@ def _fill(order: Tensor, size: float | Tensor, keep: Tensor | None) -> Tensor:
         size = order.new_tensor(size)
     if not (size.requires_grad or is_exporting()):
         return topk_mask(order, size)
-    number = order.shape[-1] if keep is None else keep.sum(-1)
-    whole = torch.minimum(size.detach().floor(), torch.as_tensor(number - 1, dtype=size.dtype, device=size.device))
+    whole = size.detach().floor()
+    number = torch.full_like(whole, order.shape[-1]) if keep is None else keep.sum(-1).to(whole)
+    whole = whole.minimum(number - 1)
     lower, upper = _largest(order, whole), _largest(order, whole + 1)
     return lower + (size - whole).unsqueeze(-1) * (upper - lower)
 
