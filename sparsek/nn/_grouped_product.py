@@ -13,6 +13,9 @@ from torch.autograd import Function
 
 from sparsek._validation import inspectable
 
+_HAS_TOLIST = torch.__version__ >= "2.7"
+"""Whether tensors have `tolist` under `torch.func`."""
+
 
 class GroupedProduct(ABC):
     r"""$y_i = x_i W_{e(i)}$ for rows sorted by expert: the first `counts[0]` rows are expert 0's, and so on.
@@ -70,8 +73,7 @@ class LoopProduct(GroupedProduct):
 
     def groups(self, counts: Tensor) -> list[tuple[int, int, int]]:
         """(Expert, first row, row after the last) of each expert; those without rows too."""
-        # Under `torch.func`, torch 2.6 has no `tolist`.
-        sizes = counts.tolist() if torch.__version__ >= "2.7" else [int(count) for count in counts]
+        sizes = counts.tolist() if _HAS_TOLIST else [int(count) for count in counts]
         ends = list(accumulate(sizes))
         return list(zip(range(len(ends)), [0, *ends], ends, strict=False))
 
