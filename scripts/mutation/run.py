@@ -47,7 +47,8 @@ def main() -> int:
     _copy(tree)
     mutants = _sample(options.folder, options.size, options.seed)
     known = _covering(tree, options.folder, again=options.measure)
-    rows = {row.identity: row for row in trials_file.read() if row.identity in {mutant.identity for mutant in mutants}}
+    path, sampled = trials_file.results(options.seed), {mutant.identity for mutant in mutants}
+    rows = {row.identity: row for row in trials_file.read(path) if row.identity in sampled}
     left = [m for m in mutants if m.identity not in rows or rows[m.identity].verdict in options.again]
     left.sort(key=lambda mutant: mutant.identity)  # in no order of files: what is done is a sample, too
     if options.minutes <= 0:
@@ -60,7 +61,7 @@ def main() -> int:
         if i % CONTROL == 0 and not _control(tree, mutant, known, options):
             return 1
         rows[mutant.identity] = _tried(tree, mutant, known, options)
-        trials_file.write(rows.values())
+        trials_file.write(rows.values(), path)
         _show(i + 1, len(left), rows[mutant.identity], rows.values())
     print(trials_file.table(rows.values(), trials_file.equivalent()))
     return 0

@@ -44,6 +44,11 @@ class Score(NamedTuple):
     high: float
 
 
+def results(seed: int) -> Path:
+    """Return the file of a sample."""
+    return RESULTS if seed == 0 else HERE / f"results-{seed}.csv"
+
+
 def read(path: Path = RESULTS) -> list[Row]:
     """Return the rows of a file, none where there is no file."""
     if not path.exists():

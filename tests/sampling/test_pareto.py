@@ -79,3 +79,11 @@ def test_it_has_no_exact_quantities():
         Pareto().log_prob(torch.tensor([0.5, 0.5]), torch.tensor([1, 0]))
     with pytest.raises(NotImplementedError, match="ConditionalPoisson"):
         Pareto().joint(torch.tensor([0.5, 0.5]))
+
+
+def test_a_draw_depends_on_its_generator_alone():
+    probs, state = oracles.random_probs(9, 4, seed=0).expand(3, 9), torch.get_rng_state()
+    one, two, other = (Pareto().sample(probs, (50,), generator=torch.Generator().manual_seed(s)) for s in (7, 7, 8))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
